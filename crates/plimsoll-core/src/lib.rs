@@ -4,4 +4,14 @@
 //! Everything here is pure. This crate knows no database, no HTTP, no Docker JSON, no file, no clock
 //! and no randomness: time and ids are passed in.
 
+pub mod admit;
+pub mod dimension;
+pub mod entity;
+pub mod quota;
+pub mod remedy;
+pub mod reservation;
 pub mod units;
+
+pub use admit::{Level, LevelKind, Owner, Path, TeamPath, Verdict, Violation, admit};
+pub use dimension::{Amounts, Dimension, Limit, Limits};
+pub use reservation::State;
