@@ -1,1 +1,187 @@
-//! placeholder
+//! The ledger: who may use how much, what is charged, and why.
+//!
+//! [`Store`] is one concrete type over SQLite: one writer thread that batches, readers on their own
+//! connections. It reads, asks [`plimsoll_core::admit`] and writes, in one transaction. It knows no
+//! HTTP status, no Docker, no cgroup; ids and the time come from its callers.
+
+mod audit;
+mod books;
+mod error;
+mod lock;
+mod migrate;
+mod people;
+mod quotas;
+mod records;
+mod reservations;
+mod rows;
+mod tokens;
+mod violations;
+mod writer;
+
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+pub use error::{Result, StoreError};
+pub use migrate::SCHEMA_VERSION;
+pub use people::NewMember;
+pub use records::*;
+pub use reservations::Deed;
+use rusqlite::{Connection, OpenFlags};
+pub use tokens::NewToken;
+pub use violations::Measured;
+
+use crate::books::Books;
+use crate::writer::Writer;
+
+/// How long an admission may wait for its transaction before the caller is told to come back.
+pub const ADMISSION_DEADLINE: Duration = Duration::from_secs(5);
+
+/// The ledger's file in the data directory.
+pub const LEDGER_FILE: &str = "ledger.db";
+
+/// The ledger. Cheap to clone; every clone is the same ledger.
+#[derive(Clone)]
+pub struct Store {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    writer: Writer,
+    readers: Mutex<Vec<Connection>>,
+    path: PathBuf,
+    _lock: lock::DataDirLock,
+}
+
+impl std::fmt::Debug for Store {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Store")
+            .field("path", &self.inner.path)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// Opens the ledger in `data_dir`, creating or migrating it first.
+    ///
+    /// # Errors
+    /// [`StoreError::Locked`] when another server has the directory, [`StoreError::SchemaTooNew`]
+    /// when a newer version wrote it, and whatever the file system and SQLite say.
+    pub fn open(data_dir: &Path, now_ms: i64) -> Result<Self> {
+        let io = |source| StoreError::Io {
+            path: data_dir.display().to_string(),
+            source,
+        };
+        std::fs::create_dir_all(data_dir).map_err(io)?;
+        let lock = lock::DataDirLock::take(data_dir)?;
+        let path = data_dir.join(LEDGER_FILE);
+        let connection = Connection::open(&path)?;
+        connection.execute_batch(
+            "PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;
+             PRAGMA busy_timeout = 5000; PRAGMA wal_autocheckpoint = 4000;
+             PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;",
+        )?;
+        connection.set_prepared_statement_cache_capacity(128);
+        migrate::migrate(&connection, &path, now_ms)?;
+        let (writer, _thread) = Writer::start(connection).map_err(|source| StoreError::Io {
+            path: "the ledger's thread".into(),
+            source,
+        })?;
+        let inner = Inner {
+            writer,
+            readers: Mutex::new(Vec::new()),
+            path,
+            _lock: lock,
+        };
+        Ok(Self {
+            inner: Arc::new(inner),
+        })
+    }
+
+    /// Runs `job` in the next transaction, on balances shared with the rest of its batch.
+    async fn charge<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        self.inner.writer.write(false, job).await
+    }
+
+    /// Runs `job` in the next transaction, with everything written out before it.
+    async fn write<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        self.inner.writer.write(true, job).await
+    }
+
+    /// Runs `job` on a consistent snapshot, on the calling thread: for a handful of keyed reads.
+    fn read<T>(&self, job: impl FnOnce(&mut Books<'_>) -> Result<T>) -> Result<T> {
+        let pooled = self.readers().pop();
+        let connection = match pooled {
+            Some(connection) => connection,
+            None => self.open_reader()?,
+        };
+        connection.prepare_cached("BEGIN")?.execute([])?;
+        let outcome = job(&mut Books::new(&connection));
+        connection.prepare_cached("COMMIT")?.execute([])?;
+        self.readers().push(connection);
+        outcome
+    }
+
+    /// Runs `job` like [`read`](Self::read), off the asynchronous threads: for lists.
+    async fn read_list<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        let store = self.clone();
+        let read = tokio::task::spawn_blocking(move || store.read(job));
+        read.await.map_err(|_| StoreError::Stopped)?
+    }
+
+    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+        self.inner
+            .readers
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn open_reader(&self) -> Result<Connection> {
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&self.inner.path, flags)?;
+        connection.execute_batch(
+            "PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -4096;",
+        )?;
+        connection.set_prepared_statement_cache_capacity(64);
+        Ok(connection)
+    }
+
+    /// Whether the ledger answers a read and a write.
+    ///
+    /// # Errors
+    /// What stands in the way.
+    pub async fn ping(&self) -> Result<()> {
+        self.charge(|books| Ok(books.capacity().map(drop)?)).await
+    }
+
+    /// SQLite's own check of the file, and of every balance against the reservations behind it.
+    /// Returns the differences in words; an empty list is a sound ledger.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read at all.
+    pub async fn check(&self) -> Result<Vec<String>> {
+        self.read_list(|books| {
+            let mut found: Vec<String> = rows::all(
+                books.connection,
+                "SELECT * FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
+                [],
+                |row| row.get(0),
+            )?;
+            found.extend(reservations::balance_differences(books)?);
+            Ok(found)
+        })
+        .await
+    }
+}

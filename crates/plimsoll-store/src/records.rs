@@ -1,0 +1,529 @@
+//! What the ledger holds, as plain records.
+
+use plimsoll_core::admit::{Verdict, Violation};
+use plimsoll_core::dimension::{Amounts, Limits};
+use plimsoll_core::entity::{
+    DecisionId, EntityKind, MemberRole, Name, ProjectId, ReservationId, TeamId, TokenId, UserId,
+};
+use plimsoll_core::quota::{Capacity, Mode, TeamMode};
+use plimsoll_core::remedy::Remedy;
+use plimsoll_core::reservation::State;
+use uuid::Uuid;
+
+/// What a person may do on the whole system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Role {
+    /// Their own things.
+    Member,
+    /// Reads everything, changes nothing.
+    Viewer,
+    /// Everything.
+    Admin,
+}
+
+impl Role {
+    /// The name in the API and the ledger.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Member => "member",
+            Self::Viewer => "viewer",
+            Self::Admin => "admin",
+        }
+    }
+
+    /// The role with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Member, Self::Viewer, Self::Admin]
+            .into_iter()
+            .find(|r| r.name() == name)
+    }
+}
+
+/// Who does something, for the audit log.
+#[derive(Debug, Clone)]
+pub struct Actor {
+    /// `user:ada`, `token:backup`, `root`, `system`.
+    pub name: String,
+    /// When, in Unix milliseconds.
+    pub at_ms: i64,
+    /// Why, as they said.
+    pub reason: Option<String>,
+}
+
+/// A user.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct User {
+    /// Id.
+    pub id: UserId,
+    /// Unique name.
+    pub name: String,
+    /// Mail address.
+    pub email: Option<String>,
+    /// The uid the gateway knows them by.
+    pub os_uid: Option<u32>,
+    /// What they may do on the whole system.
+    pub role: Role,
+    /// The team their claims go to when they name none.
+    pub default_team: Option<TeamId>,
+    /// Makes no new claims.
+    pub suspended: bool,
+    /// Makes no new claims and goes when the last one is released.
+    pub draining: bool,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+}
+
+/// What a new user is made of.
+#[derive(Debug, Clone)]
+pub struct NewUser {
+    /// Id, made by the caller.
+    pub id: UserId,
+    /// Unique name.
+    pub name: Name,
+    /// Mail address.
+    pub email: Option<String>,
+    /// The uid the gateway knows them by; unique.
+    pub os_uid: Option<u32>,
+    /// What they may do on the whole system.
+    pub role: Role,
+    /// Quota class; the default class when absent.
+    pub class: Option<String>,
+}
+
+/// A team.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Team {
+    /// Id.
+    pub id: TeamId,
+    /// Unique name.
+    pub name: String,
+    /// How its limit comes about.
+    pub mode: TeamMode,
+    /// What the whole team may reserve.
+    pub total: Limits,
+    /// What no allotment takes.
+    pub pool: Limits,
+    /// Its members make no new claims in it.
+    pub suspended: bool,
+    /// No new claims; goes when the last one is released.
+    pub draining: bool,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+}
+
+/// A user in a team.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The team.
+    pub team: TeamId,
+    /// The team's name.
+    pub team_name: String,
+    /// The user.
+    pub user: UserId,
+    /// The user's name.
+    pub user_name: String,
+    /// Lead or member.
+    pub role: MemberRole,
+    /// What is theirs.
+    pub allotment: Limits,
+    /// How far they may reach into the pool.
+    pub borrow: Limits,
+    /// What they charge in this team.
+    pub reserved: Amounts,
+}
+
+/// A project.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Project {
+    /// Id.
+    pub id: ProjectId,
+    /// Name, unique within its owner.
+    pub name: String,
+    /// The owning team, if a team owns it.
+    pub team: Option<TeamId>,
+    /// The owning user, if a user owns it.
+    pub user: Option<UserId>,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+}
+
+/// A quota as it is stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Quota {
+    /// Whose.
+    pub entity: Uuid,
+    /// What they are.
+    pub kind: EntityKind,
+    /// The class it came from: the original design's `quota_type`.
+    pub class: String,
+    /// Limits; of a team: pool (aggregate) or limit (fixed).
+    pub limits: Limits,
+    /// Admission allows this many thousandths of the limits.
+    pub overcommit_permille: u32,
+    /// Enforce, shadow or off.
+    pub mode: Mode,
+    /// Rises with every change.
+    pub version: u64,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+    /// Unix milliseconds.
+    pub updated_ms: i64,
+}
+
+/// A change of a quota. What is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct QuotaChange {
+    /// Each limit that changes.
+    pub limits: Vec<(plimsoll_core::Dimension, plimsoll_core::Limit)>,
+    /// Of a team: switch to this mode.
+    pub team_mode: Option<TeamMode>,
+    /// Admission allows this many thousandths of the limits.
+    pub overcommit_permille: Option<u32>,
+    /// Enforce, shadow or off.
+    pub mode: Option<Mode>,
+    /// Refuse unless the quota still has this version.
+    pub expected_version: Option<u64>,
+}
+
+/// A machine whose containers are charged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Name.
+    pub name: String,
+    /// What it has.
+    pub capacity: Capacity,
+    /// Rises with every process that takes it over.
+    pub epoch: u64,
+}
+
+/// The right of one process to write a host's rows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostLease {
+    /// The host.
+    pub host: String,
+    /// The epoch this process took it over with.
+    pub epoch: u64,
+}
+
+/// Where a reservation came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Origin {
+    /// The Docker API gateway.
+    Gateway,
+    /// A platform that calls the engine itself.
+    Api,
+    /// A container that was there before.
+    Adopted,
+}
+
+impl Origin {
+    /// The name in the API and the ledger.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::Api => "api",
+            Self::Adopted => "adopted",
+        }
+    }
+
+    /// The origin with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Gateway, Self::Api, Self::Adopted]
+            .into_iter()
+            .find(|o| o.name() == name)
+    }
+}
+
+/// A key under which a caller may repeat a request without being charged twice.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Idempotency {
+    /// Who chose the key; keys of different callers never meet.
+    pub caller: String,
+    /// The key.
+    pub key: String,
+    /// A hash of the request: the same key with another body is a conflict.
+    pub fingerprint: String,
+}
+
+/// Whose claim it is and what it asks for.
+#[derive(Debug, Clone)]
+pub struct Claim {
+    /// Who asks.
+    pub user: UserId,
+    /// The team the claim is charged to.
+    pub team: TeamChoice,
+    /// The project it counts under.
+    pub project: Option<String>,
+    /// Where it would run.
+    pub host: String,
+    /// How much.
+    pub amounts: Amounts,
+}
+
+/// Which team a claim goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TeamChoice {
+    /// The user's default team, if they have one.
+    Default,
+    /// None: the user's own quota.
+    NoTeam,
+    /// This one; the user must be a member.
+    Team(TeamId),
+}
+
+/// A claim to be charged.
+#[derive(Debug, Clone)]
+pub struct NewReservation {
+    /// Id, made by the caller. It is the key that travels on the container.
+    pub id: ReservationId,
+    /// Id of the decision, made by the caller.
+    pub decision: DecisionId,
+    /// What is asked.
+    pub claim: Claim,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// Key for safe repetition.
+    pub idempotency: Option<Idempotency>,
+    /// The name its owner gives the container; unique among their live ones.
+    pub container_name: Option<String>,
+    /// The image as the owner named it.
+    pub image: Option<String>,
+    /// When it is void unless committed, Unix milliseconds.
+    pub expires_ms: i64,
+    /// Now, Unix milliseconds.
+    pub now_ms: i64,
+}
+
+/// A charge in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reservation {
+    /// Id.
+    pub id: ReservationId,
+    /// Where it runs.
+    pub host: String,
+    /// Whose it is.
+    pub user: UserId,
+    /// Their name.
+    pub user_name: String,
+    /// The team it is charged to.
+    pub team: Option<TeamId>,
+    /// The team's name.
+    pub team_name: Option<String>,
+    /// The project it counts under.
+    pub project: Option<String>,
+    /// Where it stands.
+    pub state: State,
+    /// What it asks for; [`State::charge`] says what it charges.
+    pub claim: Amounts,
+    /// Where it came from.
+    pub origin: Origin,
+    /// The decision that admitted it; `None` for a fact that nobody was asked about.
+    pub decision: Option<DecisionId>,
+    /// The engine's id of the container.
+    pub container: Option<String>,
+    /// The name its owner calls it by.
+    pub container_name: Option<String>,
+    /// The image as its owner named it.
+    pub image: Option<String>,
+    /// When it is void unless committed, Unix milliseconds.
+    pub expires_ms: Option<i64>,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+    /// When the row last changed, Unix milliseconds.
+    pub changed_ms: i64,
+    /// When the container was first seen running, Unix milliseconds.
+    pub started_ms: Option<i64>,
+}
+
+/// What was decided about a claim, and why.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Decision {
+    /// Id.
+    pub id: DecisionId,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// `create`, `start`, `update`, `reserve`, `commit`.
+    pub action: String,
+    /// Who asked.
+    pub user: UserId,
+    /// Their name.
+    pub user_name: String,
+    /// The team it would be charged to.
+    pub team: Option<TeamId>,
+    /// The team's name.
+    pub team_name: Option<String>,
+    /// The project.
+    pub project: Option<String>,
+    /// Where.
+    pub host: String,
+    /// How much was asked.
+    pub requested: Amounts,
+    /// Whether it was admitted.
+    pub allowed: bool,
+    /// Every limit that was in the way, watching ones included.
+    pub violations: Vec<Violation>,
+    /// What would make it fit.
+    pub remedies: Vec<Remedy>,
+    /// The refusal in words.
+    pub message: Option<String>,
+    /// The charge it led to.
+    pub reservation: Option<ReservationId>,
+}
+
+/// An answer to "would this fit?", without charging anything.
+#[derive(Debug, Clone)]
+pub struct Evaluation {
+    /// Every level that was asked.
+    pub path: plimsoll_core::Path,
+    /// What stands in the way.
+    pub verdict: Verdict,
+    /// What would help.
+    pub remedies: Vec<Remedy>,
+    /// The refusal in words, if it is one.
+    pub message: Option<String>,
+}
+
+/// What came of a request to charge.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// The decision, as kept.
+    pub decision: Decision,
+    /// The charge; `None` when refused.
+    pub reservation: Option<Reservation>,
+    /// The same request was made before and this is its answer.
+    pub replayed: bool,
+}
+
+/// Which reservations to list. `None` means any.
+#[derive(Debug, Clone, Default)]
+pub struct ReservationFilter {
+    /// Of this user.
+    pub user: Option<UserId>,
+    /// In this team.
+    pub team: Option<TeamId>,
+    /// Of this project.
+    pub project: Option<String>,
+    /// In one of these states; empty means live (pending, active, stopped).
+    pub states: Vec<State>,
+    /// On this host.
+    pub host: Option<String>,
+}
+
+/// Where balances stand for an entity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Effective limits.
+    pub limits: Limits,
+    /// Charged now.
+    pub reserved: Amounts,
+    /// Of a team: held above allotments.
+    pub overflow: Amounts,
+}
+
+/// A token without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Token {
+    /// Id.
+    pub id: TokenId,
+    /// Whose; `None` for the first administrator's.
+    pub user: Option<UserId>,
+    /// At most this role, and never more than its user's.
+    pub role: Role,
+    /// What it is for.
+    pub label: String,
+    /// Unix milliseconds.
+    pub created_ms: i64,
+    /// Unix milliseconds.
+    pub expires_ms: Option<i64>,
+    /// Unix milliseconds.
+    pub revoked_ms: Option<i64>,
+}
+
+/// One line of the audit log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditEntry {
+    /// Position in the log.
+    pub seq: i64,
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// Who.
+    pub actor: String,
+    /// What they did.
+    pub action: String,
+    /// To what kind of thing.
+    pub entity_kind: String,
+    /// To which.
+    pub entity: String,
+    /// State before, JSON.
+    pub before: Option<String>,
+    /// State after, JSON.
+    pub after: Option<String>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// A limit that is exceeded, or was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ViolationRecord {
+    /// Id.
+    pub id: Uuid,
+    /// `reserved`, `used` or `held`.
+    pub kind: ViolationKind,
+    /// Level name.
+    pub level: String,
+    /// Whose limit.
+    pub entity: Uuid,
+    /// Their name.
+    pub name: String,
+    /// Dimension.
+    pub dimension: plimsoll_core::Dimension,
+    /// The limit when it opened.
+    pub limit: u64,
+    /// Now, or when it closed.
+    pub current: u64,
+    /// The most it was.
+    pub peak: u64,
+    /// What led to it, in words.
+    pub cause: String,
+    /// Unix milliseconds.
+    pub opened_ms: i64,
+    /// Unix milliseconds.
+    pub updated_ms: i64,
+    /// Unix milliseconds; `None` while open.
+    pub closed_ms: Option<i64>,
+}
+
+/// What exceeds the limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ViolationKind {
+    /// Charges.
+    Reserved,
+    /// Measured use.
+    Used,
+    /// The kernel holds it at the cap.
+    Held,
+}
+
+impl ViolationKind {
+    /// The name in the API and the ledger.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reserved => "reserved",
+            Self::Used => "used",
+            Self::Held => "held",
+        }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Reserved, Self::Used, Self::Held]
+            .into_iter()
+            .find(|k| k.name() == name)
+    }
+}
