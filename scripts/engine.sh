@@ -123,14 +123,14 @@ restore_network() {
   rm -f "$BEFORE"
 }
 
-# An engine that was killed leaves containerd, which holds the exec root.
-end_orphans() {
-  local pid
-  pid=$(cat "$EXEC_ROOT/containerd/containerd.pid" 2>/dev/null) || return 0
-  end_process "$pid" "$EXEC_ROOT" 10
+# A killed engine takes its containerd along but leaves the pid file, and the next engine waits in
+# vain for the process named there if something (an unreaped zombie too) has that pid.
+forget_dead_containerd() {
+  local file=$EXEC_ROOT/containerd/containerd.pid
+  process_is "$(cat "$file" 2>/dev/null)" "$EXEC_ROOT" || rm -f "$file"
 }
 
-started_or_dead() { answers || ! kill -0 "$1" 2>/dev/null; }
+answers_or_dead() { answers || ! kill -0 "$1" 2>/dev/null; }
 
 launch() {
   # Run inside `bash -c` so that the namespace, where there is one, has a loopback device.
@@ -146,41 +146,45 @@ launch() {
   launched=$!
 }
 
-start() {
-  need_engine_packages
+lock() {
   mkdir -p "$(dirname -- "$LOCK")"
   exec 9>"$LOCK"
-  flock -w 120 9 || die "another start or stop has held $LOCK for two minutes"
+  flock -w 180 9 || die "another start or stop has held $LOCK for three minutes"
+}
 
+start() {
+  need_engine_packages
   # Where systemd listens on the socket, the first connection starts the engine and waits for it.
   local patience=2
   [[ -d /run/systemd/system ]] && patience=30
+  lock
   if answers "$patience"; then
     say "using the engine on $ENGINE_SOCKET"
     echo 'in use'
     return
   fi
-
   need_root
   check_cgroups
+  # Ours, alive, and not answering.
+  if own_pid >/dev/null; then stop_locked; fi
+  start_locked
+  say "started an engine on $ENGINE_SOCKET (pid $(own_pid), log $LOG)"
+  echo started
+}
+
+start_locked() {
   mkdir -p "$ENGINE_DIR" "$(dirname -- "$ENGINE_SOCKET")"
-  if own_pid >/dev/null; then stop_locked; else end_orphans; fi
   rm -f "$PIDFILE"
+  forget_dead_containerd
 
   local iptables flags=()
-  if socket_is_default; then
-    iptables=$(pick_iptables)
-    # A record that is still here is of the time before an engine that was killed: keep it.
-    [[ -f $BEFORE ]] || record_network "$iptables"
-  else
-    rm -f "$BEFORE"
-    # Asked in a namespace like the one the engine will have, which may lack modules of this one.
-    iptables=$(pick_iptables)
-  fi
+  iptables=$(pick_iptables)
+  # A record that is still here dates from before an engine that was killed: keep it.
+  if socket_is_default && [[ ! -f $BEFORE ]]; then record_network "$iptables"; fi
   case $iptables in
     iptables) ;;
     '')
-      warn "no iptables here works on this kernel: containers reach each other and published ports, but not the outside"
+      warn "no iptables works on this kernel: containers have a network and published ports, but no way out"
       flags+=(--iptables=false --ip-masq=false)
       ;;
     *)
@@ -199,28 +203,32 @@ start() {
   : >"$LOG"
   local launched
   launch --host "unix://$ENGINE_SOCKET" --pidfile "$PIDFILE" --exec-root "$EXEC_ROOT" \
-    --data-root "$ENGINE_DIR/data" "${flags[@]}"
-  if ! wait_until 60 started_or_dead "$launched" || ! answers; then
-    tail -n 30 "$LOG" >&2
-    local pid
-    if pid=$(own_pid); then end_process "$pid" "$EXEC_ROOT" 15; fi
-    end_orphans
-    restore_network
-    die "the engine did not come up on $ENGINE_SOCKET; its whole log is $LOG"
-  fi
-  say "started an engine on $ENGINE_SOCKET (pid $(own_pid), log $LOG)"
-  echo started
+    --data-root "$ENGINE_DIR/data" ${flags[@]+"${flags[@]}"}
+  wait_until 60 answers_or_dead "$launched" || true
+  answers && return
+  tail -n 30 "$LOG" >&2
+  local pid
+  if pid=$(own_pid); then end_process "$pid" "$EXEC_ROOT" 15; fi
+  restore_network
+  die "the engine did not come up on $ENGINE_SOCKET; its whole log is $LOG"
 }
 
 stop_locked() {
-  local pid
+  local pid mount
+  if ! own_pid >/dev/null && [[ -d $EXEC_ROOT ]] && ! answers; then
+    # It was killed, and its containers live on. An engine knows best how to tidy up after one.
+    say "the engine was killed; starting it once more to end its containers"
+    start_locked
+  fi
   if pid=$(own_pid); then
-    # The engine gives its containers 10 s each, in parallel, then needs a moment itself.
+    # The engine gives its containers 10 s, all at once, then needs a moment itself.
     end_process "$pid" "$EXEC_ROOT" 45
     say "stopped the engine (pid $pid)"
   fi
-  end_orphans
   restore_network
+  for mount in "$EXEC_ROOT"/netns/*; do
+    if [[ -e $mount ]]; then umount "$mount" 2>/dev/null || true; fi
+  done
   rm -f "$PIDFILE"
   rm -rf "$EXEC_ROOT"
 }
@@ -231,8 +239,7 @@ stop() {
     return
   fi
   need_root
-  exec 9>"$LOCK"
-  flock -w 120 9 || die "another start or stop has held $LOCK for two minutes"
+  lock
   stop_locked
 }
 

@@ -11,6 +11,7 @@ PATH=$PATH:/usr/sbin:/sbin
 
 REPO=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd -P)
 RUN_DIR=${PLIMSOLL_RUN_DIR:-$REPO/.run}
+# shellcheck disable=SC2034 # read by the scripts that source this
 CACHE_DIR=$REPO/.cache
 DEFAULT_ENGINE_SOCKET=/var/run/docker.sock
 ENGINE_SOCKET=${PLIMSOLL_ENGINE_SOCKET:-$DEFAULT_ENGINE_SOCKET}
