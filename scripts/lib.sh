@@ -132,3 +132,13 @@ end_process() {
 }
 
 docker_() { docker --host "unix://$ENGINE_SOCKET" "$@"; }
+
+# Removes cgroups under the roots Plimsoll uses that hold nothing any more, children first. The
+# kernel refuses to remove one with a process in it, so this cannot hurt a running container.
+remove_empty_cgroups() {
+  local root
+  for root in /sys/fs/cgroup/plimsoll* /sys/fs/cgroup/*/plimsoll*; do
+    [[ -d $root ]] || continue
+    find "$root" -depth -type d -exec rmdir {} \; 2>/dev/null || true
+  done
+}
