@@ -3,8 +3,9 @@
 # under COVERAGE_MIN percent (85).
 #
 # cargo-tarpaulin and not cargo-llvm-cov: the latter needs the llvm-tools of the very LLVM in
-# rustc, which come from rustup alone; tarpaulin reads the profiles by itself. Debian's Rust mirror
-# has no binary of it, so the first run builds it into .cache (minutes).
+# rustc, a rustup component that not every machine can fetch; tarpaulin reads the profiles by
+# itself. No registry has it prebuilt, so the first run builds it into .cache (4 to 5 minutes of
+# CPU); that is also why this is no part of `make test`.
 
 # shellcheck source=scripts/lib.sh
 . "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
@@ -50,4 +51,4 @@ if [[ $ENGINE_SOCKET != "$DEFAULT_ENGINE_SOCKET" ]]; then export PLIMSOLL_ENGINE
 "$tool/bin/cargo-tarpaulin" tarpaulin --engine llvm --follow-exec --workspace --locked \
   --exclude-files '*/tests/*' --exclude-files '*/examples/*' --exclude-files '*/benches/*' \
   --target-dir "$CACHE_DIR/coverage" --skip-clean --timeout 600 \
-  --out Stdout --fail-under "$minimum"
+  --color Never --out Stdout --fail-under "$minimum"

@@ -90,9 +90,10 @@ as() {
   if have sudo; then
     printf 'sudo -u %s' "$1"
   elif have runuser; then
-    printf 'runuser -u %s --' "$1"
+    # Unlike sudo it keeps root's HOME, where the docker CLI then may not read its settings.
+    printf 'runuser -u %s -- env HOME=/' "$1"
   else
-    printf 'setpriv --reuid %s --regid nogroup --clear-groups' "$1"
+    printf 'setpriv --reuid %s --regid nogroup --clear-groups env HOME=/' "$1"
   fi
 }
 
@@ -103,7 +104,7 @@ make_os_user() {
       die "the OS user $user exists with uid $(id -u "$user"), the example needs $uid; remove it: userdel $user"
     return
   fi
-  holder=$(getent passwd "$uid" | cut -d: -f1)
+  holder=$(getent passwd "$uid" | cut -d: -f1) || true
   [[ -z $holder ]] || die "uid $uid, which the example needs for $user, belongs to $holder"
   # Recorded first: a kill in between must not leave a user nobody removes.
   printf '%s\n' "$user" >>"$MADE_USERS"
@@ -123,6 +124,10 @@ remove_os_users() {
   rm -f "$MADE_USERS"
 }
 
+# The pid of the engine that a `make run` started, which a later run ends when this one is killed.
+OWN_ENGINE=$RUN_DIR/run-engine.pid
+engine_pid() { cat "$RUN_DIR/engine/dockerd.pid" 2>/dev/null; }
+
 engine_started=0
 cleanup() {
   local rc=$?
@@ -133,17 +138,25 @@ cleanup() {
   if pid=$(cat "$SERVE_PID" 2>/dev/null); then
     say "stopping the server"
     end_process "$pid" "$DATA_DIR" 30
-    rm -f "$SERVE_PID"
+    rm -f "$SERVE_PID" "$GATEWAY" "$API"
+    rmdir "$SOCKET_DIR" 2>/dev/null || true
   fi
-  if [[ $engine_started -eq 1 ]]; then "$REPO/scripts/engine.sh" stop 8>&- || rc=1; fi
-  if [[ $engine_started -eq 1 ]]; then remove_empty_cgroups; fi
+  if [[ $engine_started -eq 1 ]]; then
+    "$REPO/scripts/engine.sh" stop 8>&- || rc=1
+    rm -f "$OWN_ENGINE"
+    # Only where the engine was ours alone: an empty cgroup of another Plimsoll holds its caps.
+    remove_empty_cgroups
+  fi
   remove_os_users
   rm -f "$RUN_DIR/answer.json"
   say "the data stays in $DATA_DIR"
   exit "$rc"
 }
 
-ready() { [[ $(curl -s -o /dev/null --max-time 2 -w '%{http_code}' "http://$LISTEN/readyz") == 200 ]]; }
+# Over the socket: on the port, another server could be the one that answers.
+ready() {
+  [[ $(curl -s -o /dev/null --max-time 2 -w '%{http_code}' --unix-socket "$API" http://localhost/readyz) == 200 ]]
+}
 ready_or_dead() { ready || ! kill -0 "$server" 2>/dev/null; }
 
 need_root
@@ -165,7 +178,8 @@ fi
 
 # 8>&- on all that may outlive this script: the lock must not be inherited.
 engine=$("$REPO/scripts/engine.sh" start 8>&-)
-if [[ $engine == started ]]; then engine_started=1; fi
+if [[ $engine == started ]]; then engine_pid >"$OWN_ENGINE"; fi
+if [[ -e $OWN_ENGINE && $(engine_pid) == "$(cat "$OWN_ENGINE")" ]]; then engine_started=1; fi
 "$REPO/scripts/image.sh"
 
 say "building ($PROFILE profile)"
