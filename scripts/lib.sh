@@ -85,8 +85,9 @@ need_engine_packages() {
 need_image_packages() { need_packages /bin/busybox=busybox-static; }
 
 need_build_packages() {
-  # gcc and the C headers build the bundled SQLite.
-  need_packages git=git curl=curl gcc=gcc /usr/include/stdio.h=libc6-dev
+  # gcc and the C headers build the bundled SQLite; without certificates cargo fetches nothing.
+  need_packages git=git curl=curl gcc=gcc /usr/include/stdio.h=libc6-dev \
+    /etc/ssl/certs/ca-certificates.crt=ca-certificates
   if ! have cargo && [[ -x ${CARGO_HOME:-$HOME/.cargo}/bin/cargo ]]; then
     PATH=${CARGO_HOME:-$HOME/.cargo}/bin:$PATH
   fi
