@@ -160,6 +160,10 @@ start() {
   lock
   if answers "$patience"; then
     say "using the engine on $ENGINE_SOCKET"
+    # Seen: an engine started with --bridge=none deletes docker0, whoever made it.
+    if socket_is_default && own_pid >/dev/null && ! ip link show docker0 >/dev/null 2>&1; then
+      warn "its bridge docker0 is gone, so containers with a network will not start; stop it and start it again"
+    fi
     echo 'in use'
     return
   fi
