@@ -1,0 +1,97 @@
+#!/usr/bin/env bash
+# make test: everything CI runs, in CI's order, on a real engine; ends at the first step that
+# fails, and fails too when the tests leave something behind on the machine.
+
+# shellcheck source=scripts/lib.sh
+. "$(dirname -- "${BASH_SOURCE[0]}")/lib.sh"
+
+step() { printf '\n==> %s  %s\n' "$(date -u +%Y-%m-%dT%H:%M:%SZ)" "$*"; }
+
+# What tests could leave on the machine, one a line.
+traces() {
+  docker_ ps --all --format 'container {{.Names}}'
+  docker_ network ls --format 'network {{.Name}}'
+  docker_ volume ls --format 'volume {{.Name}}'
+  find /sys/fs/cgroup -maxdepth 2 -type d -name 'plimsoll*' -printf 'cgroup %p\n' 2>/dev/null
+  getent passwd | sed -n 's/^\(plimsoll[^:]*\):.*/user \1/p'
+  local exe name
+  for exe in /proc/[0-9]*/exe; do
+    name=$(readlink "$exe" 2>/dev/null) || continue
+    [[ $name == */plimsoll ]] && printf 'process %s %s\n' "$(cut -d/ -f3 <<<"$exe")" "$name"
+  done
+  return 0
+}
+new_traces() { comm -13 <(printf '%s\n' "$before" | sort) <(traces | sort); }
+no_new_traces() { [[ -z $(new_traces) ]]; }
+
+engine_started=0
+cleanup() {
+  local rc=$?
+  trap '' INT TERM HUP
+  trap - EXIT
+  if [[ $engine_started -eq 1 ]]; then
+    step engine stop
+    "$REPO/scripts/engine.sh" stop || rc=1
+    # Only where the engine was ours alone: an empty cgroup of another Plimsoll holds its caps.
+    remove_empty_cgroups
+  fi
+  if [[ $rc -eq 0 ]]; then step "all passed in $SECONDS s"; else step "FAILED (exit $rc) after $SECONDS s"; fi
+  exit "$rc"
+}
+
+need_root
+cd "$REPO"
+trap cleanup EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM HUP
+
+step engine and image
+need_engine_packages
+need_build_packages
+engine=$("$REPO/scripts/engine.sh" start)
+if [[ $engine == started ]]; then engine_started=1; fi
+"$REPO/scripts/image.sh"
+# The default is what the tests use anyway.
+if [[ $ENGINE_SOCKET != "$DEFAULT_ENGINE_SOCKET" ]]; then export PLIMSOLL_ENGINE=unix://$ENGINE_SOCKET; fi
+before=$(traces)
+
+step formatting
+cargo fmt --all --check
+
+step clippy
+cargo clippy --locked --workspace --all-targets -- -D warnings
+
+step licences, bans and sources of dependencies
+"$REPO/scripts/deny.sh"
+
+step build
+cargo build --locked --workspace --all-targets
+
+step tests
+cargo test --locked --workspace --no-fail-fast
+
+step links in the documentation
+"$REPO/scripts/check-links.sh"
+RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
+
+step shell scripts
+need_packages shellcheck=shellcheck
+shellcheck --external-sources "$REPO"/scripts/*.sh "$REPO"/.ci/run
+
+step cgroup v2
+if [[ -x $REPO/scripts/test-v2.sh ]]; then
+  "$REPO/scripts/test-v2.sh"
+else
+  echo 'skipped: no scripts/test-v2.sh'
+fi
+
+step leftovers
+# The engine removes a --rm container a moment after its client has gone.
+if wait_until 15 no_new_traces; then
+  echo none
+else
+  new_traces
+  # On an engine that others use as well, they may be theirs.
+  [[ $engine_started -eq 0 ]] || die 'the tests left the above behind'
+  warn 'the above came up during the tests, on an engine that was running already'
+fi
