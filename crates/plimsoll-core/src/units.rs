@@ -116,7 +116,10 @@ impl Bytes {
     pub fn parse(text: &str) -> Result<Self, UnitError> {
         let text = text.trim().to_ascii_lowercase();
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match text[digits.len()..].trim_end_matches("ib").trim_end_matches('b') {
+        let shift = match text[digits.len()..]
+            .trim_end_matches("ib")
+            .trim_end_matches('b')
+        {
             "" => 0,
             "k" => 10,
             "m" => 20,
@@ -174,9 +177,14 @@ mod tests {
 
     #[test]
     fn cores_round_up_to_the_next_thousandth() {
-        for (cores, milli) in
-            [(0.0, 0), (0.1, 100), (0.3, 300), (1.0, 1000), (0.0101, 11), (2.5, 2500)]
-        {
+        for (cores, milli) in [
+            (0.0, 0),
+            (0.1, 100),
+            (0.3, 300),
+            (1.0, 1000),
+            (0.0101, 11),
+            (2.5, 2500),
+        ] {
             assert_eq!(MilliCpu::from_cores(cores), Ok(MilliCpu(milli)), "{cores}");
         }
         assert_eq!(MilliCpu::from_nano(1), MilliCpu(1));
@@ -186,10 +194,19 @@ mod tests {
     #[test]
     fn what_is_not_a_quantity_is_refused() {
         assert_eq!(MilliCpu::from_cores(f64::NAN), Err(UnitError::NotFinite));
-        assert_eq!(MilliCpu::from_cores(f64::INFINITY), Err(UnitError::NotFinite));
+        assert_eq!(
+            MilliCpu::from_cores(f64::INFINITY),
+            Err(UnitError::NotFinite)
+        );
         assert_eq!(MilliCpu::from_cores(-0.5), Err(UnitError::Negative));
-        assert!(matches!(MilliCpu::from_cores(1e300), Err(UnitError::TooLarge { .. })));
-        assert!(matches!(Bytes::from_gb(1e300), Err(UnitError::TooLarge { .. })));
+        assert!(matches!(
+            MilliCpu::from_cores(1e300),
+            Err(UnitError::TooLarge { .. })
+        ));
+        assert!(matches!(
+            Bytes::from_gb(1e300),
+            Err(UnitError::TooLarge { .. })
+        ));
         assert_eq!(Bytes::parse("lots"), Err(UnitError::NotASize));
         assert_eq!(Bytes::parse("1x"), Err(UnitError::NotASize));
         assert_eq!(Bytes::parse("-1g"), Err(UnitError::Negative));
@@ -198,9 +215,13 @@ mod tests {
 
     #[test]
     fn sizes_read_and_print_as_the_docker_cli_does() {
-        for (text, bytes) in
-            [("0", 0), ("512m", 512 << 20), ("2g", 2 << 30), ("1.5GiB", 3 << 29), ("64kb", 65536)]
-        {
+        for (text, bytes) in [
+            ("0", 0),
+            ("512m", 512 << 20),
+            ("2g", 2 << 30),
+            ("1.5GiB", 3 << 29),
+            ("64kb", 65536),
+        ] {
             assert_eq!(Bytes::parse(text), Ok(Bytes(bytes)), "{text}");
         }
         assert_eq!(Bytes(3 << 29).to_string(), "1.5 GiB");
