@@ -1,1 +1,16 @@
-//! placeholder
+//! Quotas and usage monitoring for shared Docker hosts: one binary with the server, the gateway and
+//! the command line.
+//!
+//! This crate wires the others together. It is the only one that reads the clock ([`clock`]), the
+//! environment ([`config`]) and randomness.
+
+#![forbid(unsafe_code)]
+
+pub mod caps;
+pub mod clock;
+pub mod config;
+pub mod labels;
+pub mod meter;
+pub mod settle;
+pub mod state;
+pub mod tasks;

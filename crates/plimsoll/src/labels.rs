@@ -1,0 +1,15 @@
+//! The labels Plimsoll puts on containers. They help to find things; ownership is read from the
+//! ledger alone, since images and commits can carry any label.
+
+/// Everything under it is Plimsoll's.
+pub const PREFIX: &str = "plimsoll.";
+/// The instance whose container it is.
+pub const INSTANCE: &str = "plimsoll.instance";
+/// The reservation it is charged by.
+pub const RESERVATION: &str = "plimsoll.reservation";
+/// Id of the user it belongs to.
+pub const USER: &str = "plimsoll.user";
+/// The team; the one a tenant may write.
+pub const TEAM: &str = "plimsoll.team";
+/// The project; the other one a tenant may write.
+pub const PROJECT: &str = "plimsoll.project";

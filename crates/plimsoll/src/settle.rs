@@ -1,0 +1,109 @@
+//! What the engine shows of a container becomes what the ledger charges.
+//!
+//! Events, answers and lists are only reasons to look; the look is an inspect, under the container's
+//! lock. Doing it twice changes nothing.
+
+use plimsoll_core::State;
+use plimsoll_core::dimension::{Amounts, Dimension};
+use plimsoll_core::units::MilliCpu;
+use plimsoll_host::engine::{ContainerInspect, EngineError};
+use plimsoll_store::{Reservation, StoreError};
+
+use crate::state::App;
+
+/// A container could not be settled; the reconciler will try again.
+#[derive(Debug, thiserror::Error)]
+pub enum SettleError {
+    /// The engine did not say.
+    #[error("the engine could not be asked about the container")]
+    Engine(#[from] EngineError),
+    /// The ledger did not take it.
+    #[error("the ledger could not be brought up to date")]
+    Store(#[from] StoreError),
+}
+
+/// Settles one container of this host under its lock. Returns its reservation as it stands now;
+/// `None` for a container that is not charged.
+///
+/// # Errors
+/// When the engine or the ledger cannot be asked.
+pub async fn settle(app: &App, container: &str) -> Result<Option<Reservation>, SettleError> {
+    let _held = app.container_locks.lock(container).await;
+    settle_locked(app, container).await
+}
+
+/// [`settle`] for a caller that holds the container's lock.
+///
+/// # Errors
+/// As [`settle`].
+pub async fn settle_locked(app: &App, container: &str) -> Result<Option<Reservation>, SettleError> {
+    let Some(reservation) = app.store.by_container(&app.lease.host, container)? else {
+        return Ok(None);
+    };
+    if reservation.state.is_final() {
+        return Ok(Some(reservation));
+    }
+    let now_ms = app.clock.now_ms();
+    let Some(seen) = app.engine.inspect(container).await? else {
+        return Ok(Some(app.store.release(reservation.id, now_ms).await?));
+    };
+    let claim = seen_claim(&seen, &reservation.claim);
+    let reservation = if claim == reservation.claim {
+        reservation
+    } else {
+        app.store.resized(reservation.id, claim, now_ms).await?
+    };
+    let unstarted_ms =
+        i64::try_from(app.config.reservations.unstarted_s * 1000).unwrap_or(i64::MAX);
+    let state = seen_state(&seen, &reservation, now_ms, unstarted_ms);
+    Ok(Some(match (reservation.state, state) {
+        (State::Active, State::Stopped) => app.store.stopped(reservation.id, now_ms).await?,
+        (State::Stopped, State::Active) => app.store.running(reservation.id, now_ms).await?,
+        _ => reservation,
+    }))
+}
+
+/// What a container that exists charges: everything while it runs, may run by itself, or was just
+/// created and is about to be started.
+fn seen_state(
+    seen: &ContainerInspect,
+    reservation: &Reservation,
+    now_ms: i64,
+    unstarted_ms: i64,
+) -> State {
+    let fresh = seen.state.started_at.is_none()
+        && seen.state.status == "created"
+        && seen.state.error.is_empty()
+        && now_ms - reservation.created_ms < unstarted_ms
+        && reservation.state == State::Active;
+    if seen.holds_runtime() || fresh {
+        State::Active
+    } else {
+        State::Stopped
+    }
+}
+
+/// The claim as the engine holds it: CPU, memory and pids can be changed behind Plimsoll's back.
+/// A limit the engine does not report stays as it was charged.
+fn seen_claim(seen: &ContainerInspect, charged: &Amounts) -> Amounts {
+    let mut claim = *charged;
+    let host = &seen.host_config;
+    if let Ok(nano) = u64::try_from(host.nano_cpus)
+        && nano > 0
+    {
+        claim[Dimension::Cpu] = MilliCpu::from_nano(nano).0;
+    }
+    if let Ok(memory) = u64::try_from(host.memory)
+        && memory > 0
+    {
+        claim[Dimension::Memory] = memory;
+    }
+    if let Some(pids) = host
+        .pids_limit
+        .and_then(|p| u64::try_from(p).ok())
+        .filter(|p| *p > 0)
+    {
+        claim[Dimension::Pids] = pids;
+    }
+    claim
+}

@@ -1,0 +1,122 @@
+//! What every part of a running server shares.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+
+use plimsoll_core::entity::ReservationId;
+use plimsoll_core::quota::Capacity;
+use plimsoll_host::cgroup::{Hierarchy, Instance};
+use plimsoll_host::engine::{Engine, EngineVersion};
+use plimsoll_store::{HostLease, Store};
+
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::meter::Meter;
+use crate::tasks::TaskBoard;
+
+/// A running server. Handed around as `Arc<App>`.
+#[derive(Debug)]
+pub struct App {
+    /// As configured.
+    pub config: Config,
+    /// The time.
+    pub clock: Clock,
+    /// The ledger.
+    pub store: Store,
+    /// The container engine.
+    pub engine: Engine,
+    /// Known once the engine has answered for the first time.
+    pub engine_facts: OnceLock<EngineFacts>,
+    /// This process's right to write its host's rows.
+    pub lease: HostLease,
+    /// What this host has.
+    pub capacity: Capacity,
+    /// Scopes labels and cgroups, so that several servers share one engine unseen by each other.
+    pub instance: Instance,
+    /// What containers really use.
+    pub meter: Meter,
+    /// What the background tasks last did.
+    pub tasks: TaskBoard,
+    /// One lock a container: whoever changes or settles it holds it.
+    pub container_locks: KeyedLocks,
+    /// Reservations of requests that are being forwarded right now; they never expire meanwhile.
+    pub in_flight: InFlight,
+}
+
+/// What the engine said about itself and its host.
+#[derive(Debug)]
+pub struct EngineFacts {
+    /// Versions.
+    pub version: EngineVersion,
+    /// Where its cgroups are and how to cap them.
+    pub hierarchy: Hierarchy,
+    /// Its storage driver can bound a container's writable layer (`--storage-opt size=`).
+    pub bounds_storage: bool,
+}
+
+/// Locks by name, made when first taken and dropped when nobody holds or waits for them.
+#[derive(Debug, Default)]
+pub struct KeyedLocks {
+    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+}
+
+impl KeyedLocks {
+    /// Waits for the lock of `key`.
+    pub async fn lock(&self, key: &str) -> tokio::sync::OwnedMutexGuard<()> {
+        let lock = {
+            let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            if locks.len() > 4096 {
+                locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+            }
+            Arc::clone(locks.entry(key.to_owned()).or_default())
+        };
+        lock.lock_owned().await
+    }
+}
+
+/// The reservations whose engine call is under way.
+#[derive(Debug, Clone, Default)]
+pub struct InFlight {
+    ids: Arc<Mutex<HashSet<ReservationId>>>,
+}
+
+impl InFlight {
+    /// Marks `id` until the guard is dropped.
+    #[must_use]
+    pub fn enter(&self, id: ReservationId) -> InFlightGuard {
+        self.ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(id);
+        InFlightGuard {
+            all: self.clone(),
+            id,
+        }
+    }
+
+    /// Whether the engine call of `id` is under way.
+    #[must_use]
+    pub fn contains(&self, id: ReservationId) -> bool {
+        self.ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains(&id)
+    }
+}
+
+/// See [`InFlight::enter`].
+#[derive(Debug)]
+pub struct InFlightGuard {
+    all: InFlight,
+    id: ReservationId,
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        self.all
+            .ids
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(&self.id);
+    }
+}
