@@ -356,8 +356,8 @@ impl Engine {
     }
 }
 
-/// The task that moves a connection's bytes; dropping this closes the connection. Hyper alone would
-/// notice a dropped body only at the engine's next byte, and an event stream may be silent for days.
+/// The task that moves a connection's bytes; dropping this closes the connection. Hyper alone would keep
+/// it open for as long as the request's body is still being sent.
 #[derive(Debug)]
 struct ConnectionTask(JoinHandle<()>);
 

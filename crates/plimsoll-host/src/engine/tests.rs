@@ -274,6 +274,40 @@ async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
     std::future::poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
 }
 
+/// A body that begins and never ends.
+struct Endless(Option<Bytes>);
+
+impl Body for Endless {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+    }
+}
+
+#[tokio::test]
+async fn a_dropped_response_closes_its_connection_while_the_request_is_still_sent() {
+    let dir = tempfile::tempdir().unwrap();
+    let listener = UnixListener::bind(dir.path().join("engine.sock")).unwrap();
+    let engine = Engine::new(dir.path().join("engine.sock"));
+    let server = tokio::spawn(async move {
+        let mut stream = negotiated(&listener).await;
+        read_head(&mut stream).await;
+        stream.write_all(json("400 Bad Request", "no").as_bytes()).await.unwrap();
+        stream.read_to_end(&mut Vec::new()).await.unwrap();
+    });
+    let body = Endless(Some(Bytes::from_static(b"part"))).boxed_unsync();
+    let response = engine.send(Method::POST, "/build", &[], body, None).await.unwrap();
+    assert_eq!(response.status(), StatusCode::BAD_REQUEST);
+    drop(response);
+    let closed = tokio::time::timeout(Duration::from_secs(5), server).await;
+    closed.expect("the connection is closed").unwrap();
+}
+
 #[tokio::test]
 async fn an_upgraded_connection_carries_raw_bytes_and_half_closes() {
     let dir = tempfile::tempdir().unwrap();
