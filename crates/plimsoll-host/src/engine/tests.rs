@@ -285,7 +285,9 @@ impl Body for Endless {
         mut self: Pin<&mut Self>,
         _: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
-        self.0.take().map_or(Poll::Pending, |bytes| Poll::Ready(Some(Ok(Frame::data(bytes)))))
+        self.0.take().map_or(Poll::Pending, |bytes| {
+            Poll::Ready(Some(Ok(Frame::data(bytes))))
+        })
     }
 }
 
@@ -297,11 +299,17 @@ async fn a_dropped_response_closes_its_connection_while_the_request_is_still_sen
     let server = tokio::spawn(async move {
         let mut stream = negotiated(&listener).await;
         read_head(&mut stream).await;
-        stream.write_all(json("400 Bad Request", "no").as_bytes()).await.unwrap();
+        stream
+            .write_all(json("400 Bad Request", "no").as_bytes())
+            .await
+            .unwrap();
         stream.read_to_end(&mut Vec::new()).await.unwrap();
     });
     let body = Endless(Some(Bytes::from_static(b"part"))).boxed_unsync();
-    let response = engine.send(Method::POST, "/build", &[], body, None).await.unwrap();
+    let response = engine
+        .send(Method::POST, "/build", &[], body, None)
+        .await
+        .unwrap();
     assert_eq!(response.status(), StatusCode::BAD_REQUEST);
     drop(response);
     let closed = tokio::time::timeout(Duration::from_secs(5), server).await;
