@@ -8,7 +8,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use plimsoll_host::cgroup::{CgroupDirs, Driver, Hierarchy, Instance, ParentPath};
+use plimsoll_host::cgroup::{Caps, CgroupDirs, Driver, Hierarchy, Instance, ParentPath};
 use plimsoll_host::collector::{Collector, Settings, raise_descriptor_limit};
 use rustix::time::{ClockId, clock_gettime};
 
@@ -116,7 +116,7 @@ fn run(hierarchy: &Hierarchy, paths: &[ParentPath], cycles: usize) -> Result<()>
     let n = paths.len();
     let _cleanup = Cleanup(hierarchy, paths);
     for path in paths {
-        hierarchy.apply(path, Default::default())?;
+        hierarchy.apply(path, Caps::default())?;
     }
     let limit = raise_descriptor_limit(n as u64 * 8 + 100)?;
     let descriptors_max = usize::try_from(limit)?.saturating_sub(100);

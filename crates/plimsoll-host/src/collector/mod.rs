@@ -105,7 +105,7 @@ impl<K: Eq + Hash + Clone> Collector<K> {
     }
 
     /// Watches a cgroup from the next cycle on, in place of what `key` stood for before. It may be a
-    /// container's or a parent's. Nothing is opened yet.
+    /// container's or a parent's. Nothing is opened yet; one that does not exist by then is reported gone.
     pub fn watch(&mut self, key: K, dirs: CgroupDirs) {
         self.unwatch(&key);
         self.index.insert(key.clone(), self.entries.len());
