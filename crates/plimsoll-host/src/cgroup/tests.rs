@@ -1,5 +1,5 @@
-//! Caps on temp-dir trees, where every file can be looked at, and on this machine's own cgroups, where
-//! the kernel has its say.
+//! Caps on temp-dir trees, where every file can be looked at, and on this machine's own cgroups,
+//! where the kernel has its say.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -293,8 +293,8 @@ fn fake_systemctl(tree: &Tree, exit: u8) -> (Hierarchy, PathBuf) {
         "#!/bin/sh\necho \"$@\" >> {}\necho no bus >&2\nexit {exit}\n",
         log.display()
     );
-    // Written by a child, since a fork elsewhere in this process could hold our writing descriptor and
-    // make running the file fail as busy.
+    // Written by a child, since a fork elsewhere in this process could hold our writing descriptor
+    // and make running the file fail as busy.
     let mut shell = Command::new("sh")
         .args([
             "-c",
@@ -421,8 +421,8 @@ fn a_level_has_a_cpu_cap_only_where_it_is_lower_than_above() {
     assert_eq!(cpu(&other), Some(MilliCpu(1_999)));
 }
 
-/// This machine's own v1 cgroups, under an instance that no other test has. `None` where this process
-/// may not make any.
+/// This machine's own v1 cgroups, under an instance that no other test has. `None` where this
+/// process may not make any.
 struct Real {
     hierarchy: Hierarchy,
     instance: Instance,

@@ -1,4 +1,5 @@
-//! The collector on temp-dir trees, and on this machine's own cgroups for what only the kernel does.
+//! The collector on temp-dir trees, and on this machine's own cgroups for what only the kernel
+//! does.
 
 use std::collections::BTreeMap;
 use std::fs;
