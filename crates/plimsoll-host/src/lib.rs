@@ -1,10 +1,11 @@
 //! What a Linux host and its container engine say, and the few things Plimsoll asks of them.
 //!
-//! [`engine`] speaks to the container engine, [`cgroup`] reads and writes kernel caps, [`collector`]
-//! reads counters, [`capacity`] says how much there is, [`peer`] says which container a process is in.
+//! [`engine`] speaks to the container engine, [`cgroup`] reads and writes kernel caps,
+//! [`collector`] reads counters, [`capacity`] says how much there is, [`peer`] says which container
+//! a process is in.
 //!
-//! This crate does not know quotas, SQL or the HTTP API that Plimsoll serves. It reads no clock and no
-//! environment: the time, the cgroup root, the proc root and the engine's socket are parameters.
+//! This crate does not know quotas, SQL or the HTTP API that Plimsoll serves. It reads no clock and
+//! no environment: the time, the cgroup root, the proc root and the engine's socket are parameters.
 
 #![forbid(unsafe_code)]
 

@@ -1,7 +1,8 @@
 //! Which container a process is in, and which process a pid means.
 //!
 //! Callers decide what follows: a peer inside a container is that container's tenant or is refused.
-//! Nothing here reads what the process itself could have written (environment, command line, labels).
+//! Nothing here reads what the process itself could have written (environment, command line,
+//! labels).
 
 use std::io;
 use std::path::Path;
@@ -11,14 +12,14 @@ use crate::ids::ContainerId;
 /// The container that holds process `pid`, or `None` for a process of the host's own.
 ///
 /// Reads `proc_root/<pid>/cgroup`, in every form engines write: `/docker/<id>`, `<parent>/<id>`,
-/// `<slice>/docker-<id>.scope`, on either cgroup version. For nested containers the outermost counts:
-/// that is the one our engine started, and a process inside cannot change it.
+/// `<slice>/docker-<id>.scope`, on either cgroup version. For nested containers the outermost
+/// counts: that is the one our engine started, and a process inside cannot change it.
 ///
 /// A pid may be reused between two looks at it: compare [`start_time`] before and after.
 ///
 /// # Errors
-/// The error of reading the file (`NotFound`: no such process), or `InvalidData` when the hierarchies
-/// name different containers, which no engine does.
+/// The error of reading the file (`NotFound`: no such process), or `InvalidData` when the
+/// hierarchies name different containers, which no engine does.
 pub fn container_of(proc_root: &Path, pid: u32) -> io::Result<Option<ContainerId>> {
     let text = std::fs::read_to_string(proc_root.join(pid.to_string()).join("cgroup"))?;
     parse_cgroups(&text)
@@ -57,15 +58,16 @@ fn id_in(component: &str) -> Option<ContainerId> {
 /// with the pid it names a process for as long as the machine runs.
 ///
 /// # Errors
-/// The error of reading the file (`NotFound`: no such process), or `InvalidData` when it makes no sense.
+/// The error of reading the file (`NotFound`: no such process), or `InvalidData` when it makes no
+/// sense.
 pub fn start_time(proc_root: &Path, pid: u32) -> io::Result<u64> {
     let text = std::fs::read_to_string(proc_root.join(pid.to_string()).join("stat"))?;
     parse_start_time(&text)
         .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "no start time in the stat file"))
 }
 
-/// The command (field 2) stands in parentheses and may itself hold spaces and parentheses, so fields
-/// count from the last closing one; field 3 follows it.
+/// The command (field 2) stands in parentheses and may itself hold spaces and parentheses, so
+/// fields count from the last closing one; field 3 follows it.
 fn parse_start_time(stat: &str) -> Option<u64> {
     stat.rsplit_once(')')?
         .1

@@ -150,8 +150,8 @@ impl ParentPath {
         names
     }
 
-    /// `/plimsoll/t<hex>/u<hex>`: absolute, because the engine takes a relative one as below its own
-    /// cgroup.
+    /// `/plimsoll/t<hex>/u<hex>`: absolute, because the engine takes a relative one as below its
+    /// own cgroup.
     pub(super) fn plain(&self) -> String {
         self.names()
             .iter()

@@ -4,18 +4,19 @@
 //! daemon-reload. Caps are set as properties, which it keeps in `/run` until the next boot.
 //!
 //! This runs `systemctl` instead of speaking D-Bus. Caps change when a person changes a limit or a
-//! cgroup is new, so a process of 10 ms does not matter, while a D-Bus library (zbus and its macros)
-//! would be among the slowest dependencies to compile.
+//! cgroup is new, so a process of 10 ms does not matter, while a D-Bus library (zbus and its
+//! macros) would be among the slowest dependencies to compile.
 
 use std::process::Command;
 
 use plimsoll_core::units::{Bytes, MilliCpu};
 
-use super::apply::{read_if_there, whole_pages};
 use super::files::parse_limit;
+use super::kernel::{read_if_there, whole_pages};
 use super::{Applied, CapError, Caps, Hierarchy, ParentPath, Version};
 
-/// `CPUQuota=` in percent of one CPU with one decimal, which is a thousandth of a core; empty resets.
+/// `CPUQuota=` in percent of one CPU with one decimal, which is a thousandth of a core; empty
+/// resets.
 fn cpu_quota(cap: Option<MilliCpu>) -> String {
     match cap {
         None => "CPUQuota=".to_owned(),
@@ -43,8 +44,8 @@ impl Hierarchy {
         };
         let mut properties = Vec::new();
 
-        // A file that is not there means that systemd has not turned the controller on for this slice,
-        // which it does when a limit is set.
+        // A file that is not there means that systemd has not turned the controller on for this
+        // slice, which it does when a limit is set.
         let cpu_is_so = match self.raw_cpu(dirs.cpu())? {
             Some(present) => present.is(caps.cpu),
             None => caps.cpu.is_none(),

@@ -1,14 +1,15 @@
 //! Reads the counters of many cgroups, cheaply and again and again.
 //!
-//! Descriptors are kept open and read with `pread` into one buffer, by one thread: measured, opening
-//! each file every time costs three times as much, and threads and io_uring made it worse. A cgroup
-//! whose CPU counter has not moved has done nothing, so only that counter is read; the others are read
-//! when it moved, and every [`Settings::detail_every`] cycles because memory changes from outside too
-//! (reclaim, other cgroups' shared pages). Those turns are spread over the cycles.
+//! Descriptors are kept open and read with `pread` into one buffer, by one thread: measured,
+//! opening each file every time costs three times as much, and threads and io_uring made it worse.
+//! A cgroup whose CPU counter has not moved has done nothing, so only that counter is read; the
+//! others are read when it moved, and every [`Settings::detail_every`] cycles because memory
+//! changes from outside too (reclaim, other cgroups' shared pages). Those turns are spread over the
+//! cycles.
 //!
-//! A kept descriptor holds a page of kernel memory (its text buffer), so 1 000 containers cost about
-//! 32 MB at most; [`Settings::descriptors_max`] bounds it. Beyond the bound, cgroups that are idle are
-//! read by open, read and close, and lend their descriptors to busy ones.
+//! A kept descriptor holds a page of kernel memory (its text buffer), so 1 000 containers cost
+//! about 32 MB at most; [`Settings::descriptors_max`] bounds it. Beyond the bound, cgroups that are
+//! idle are read by open, read and close, and lend their descriptors to busy ones.
 //!
 //! This module must not read the clock, keep history or decide what a number means: it yields
 //! [`Sample`]s, and [`rate`] is a pure function of two of them.
@@ -104,8 +105,9 @@ impl<K: Eq + Hash + Clone> Collector<K> {
         }
     }
 
-    /// Watches a cgroup from the next cycle on, in place of what `key` stood for before. It may be a
-    /// container's or a parent's. Nothing is opened yet.
+    /// Watches a cgroup from the next cycle on, in place of what `key` stood for before. It may be
+    /// a container's or a parent's. Nothing is opened yet; one that does not exist by then is
+    /// reported gone.
     pub fn watch(&mut self, key: K, dirs: CgroupDirs) {
         self.unwatch(&key);
         self.index.insert(key.clone(), self.entries.len());
@@ -120,7 +122,8 @@ impl<K: Eq + Hash + Clone> Collector<K> {
         self.next_turn += 1;
     }
 
-    /// Stops watching; returns what was last read, or `None` when `key` was not watched or never read.
+    /// Stops watching; returns what was last read, or `None` when `key` was not watched or never
+    /// read.
     pub fn unwatch(&mut self, key: &K) -> Option<Sample> {
         let at = *self.index.get(key)?;
         let entry = self.remove(at);
@@ -145,14 +148,15 @@ impl<K: Eq + Hash + Clone> Collector<K> {
         self.reader.open
     }
 
-    /// Reads every watched cgroup once and hands each sample to `sink`, stamped `now` (monotonic, from
-    /// any fixed origin).
+    /// Reads every watched cgroup once and hands each sample to `sink`, stamped `now` (monotonic,
+    /// from any fixed origin).
     pub fn cycle(&mut self, now: Duration, sink: impl FnMut(&K, &Sample)) -> Cycle<K> {
         self.cycle_with(|| now, sink)
     }
 
-    /// As [`Collector::cycle`], with each sample stamped by `clock` when its own reading begins. With
-    /// thousands of cgroups a cycle takes long enough to matter for rates over short intervals.
+    /// As [`Collector::cycle`], with each sample stamped by `clock` when its own reading begins.
+    /// With thousands of cgroups a cycle takes long enough to matter for rates over short
+    /// intervals.
     pub fn cycle_with(
         &mut self,
         mut clock: impl FnMut() -> Duration,
@@ -209,7 +213,8 @@ impl<K: Eq + Hash + Clone> Collector<K> {
         entry
     }
 
-    /// Where busy cgroups had to open files for one reading, closes as many of idle ones for the next.
+    /// Where busy cgroups had to open files for one reading, closes as many of idle ones for the
+    /// next.
     fn lend_descriptors(&mut self) {
         let mut wanted = self.reader.starved;
         for entry in &mut self.entries {
@@ -241,8 +246,8 @@ impl<K> Entry<K> {
     }
 }
 
-/// Raises this process's limit on open files to `wanted`, or as far as it may, and returns the limit
-/// that now holds. Never lowers it.
+/// Raises this process's limit on open files to `wanted`, or as far as it may, and returns the
+/// limit that now holds. Never lowers it.
 ///
 /// # Errors
 /// The kernel's error when it refuses although the hard limit allows it.

@@ -7,16 +7,16 @@ use super::Sample;
 /// Intervals without a sample beyond which a rate is marked as spanning a gap.
 const GAP_INTERVALS: u32 = 3;
 
-/// What happened between two samples of one cgroup. `None` where a counter is absent in either, or went
-/// backwards.
+/// What happened between two samples of one cgroup. `None` where a counter is absent in either, or
+/// went backwards.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Rates {
     /// Between the samples.
     pub elapsed: Duration,
     /// Mean CPU use in thousandths of a core.
     pub cpu_millicores: Option<f64>,
-    /// Share of the periods in which the CPU cap held it back, 0 to 1; `None` when it did not run under
-    /// a cap.
+    /// Share of the periods in which the CPU cap held it back, 0 to 1; `None` when it did not run
+    /// under a cap.
     pub throttled_share: Option<f64>,
     /// Processes killed for lack of memory.
     pub oom_kills: Option<u64>,
@@ -29,8 +29,8 @@ pub struct Rates {
     pub gap: bool,
 }
 
-/// The rates from `previous` to `next`, taken every `interval`. `None` when no time passed between them
-/// or they are in the wrong order.
+/// The rates from `previous` to `next`, taken every `interval`. `None` when no time passed between
+/// them or they are in the wrong order.
 #[must_use]
 pub fn rate(previous: &Sample, next: &Sample, interval: Duration) -> Option<Rates> {
     let elapsed = next

@@ -135,8 +135,8 @@ const FILES: usize = 8;
 pub(super) struct Files {
     dirs: CgroupDirs,
     slots: [Slot; FILES],
-    /// Which files were not there when they were last tried. They are tried again only when the cgroup
-    /// is idle and its turn comes, since a controller may be turned on later.
+    /// Which files were not there when they were last tried. They are tried again only when the
+    /// cgroup is idle and its turn comes, since a controller may be turned on later.
     absent: [bool; FILES],
 }
 
@@ -195,7 +195,8 @@ impl Files {
         Ok(text.and_then(parse))
     }
 
-    /// Reads the CPU counter, and on v2 throttling with it. Tells whether the cgroup is still there.
+    /// Reads the CPU counter, and on v2 throttling with it. Tells whether the cgroup is still
+    /// there.
     pub(super) fn read_cpu(&mut self, reader: &mut Reader, sample: &mut Sample) -> Outcome {
         let is_v1 = matches!(self.dirs, CgroupDirs::V1 { .. });
         // Always tried again when absent: it says whether the cgroup exists at all.

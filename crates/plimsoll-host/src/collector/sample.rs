@@ -23,8 +23,8 @@ pub struct Sample {
     /// How many times memory use met the cap. Reclaim may have helped; see `oom_kills`.
     pub memory_limit_hits: Option<u64>,
     /// Processes killed for lack of memory. On v1 only those that were in this very cgroup: a
-    /// parent's cap kills in a child, and counts there and in the parent's `memory_limit_hits`. On v2
-    /// those of the whole subtree.
+    /// parent's cap kills in a child, and counts there and in the parent's `memory_limit_hits`. On
+    /// v2 those of the whole subtree.
     pub oom_kills: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,

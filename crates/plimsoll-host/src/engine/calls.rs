@@ -207,8 +207,8 @@ impl Engine {
             .await
     }
 
-    /// Stops a container: its stop signal, then SIGKILL after `grace` (whole seconds; the container's
-    /// own setting when `None`). One that is stopped already is left alone.
+    /// Stops a container: its stop signal, then SIGKILL after `grace` (whole seconds; the
+    /// container's own setting when `None`). One that is stopped already is left alone.
     ///
     /// # Errors
     /// [`EngineError`], 404 when there is no such container.
@@ -270,7 +270,8 @@ impl Engine {
     /// Returns the engine's warnings.
     ///
     /// # Errors
-    /// [`EngineError`]; the engine answers 500 when the kernel refuses, such as CPU above the parent's.
+    /// [`EngineError`]; the engine answers 500 when the kernel refuses, such as CPU above the
+    /// parent's.
     pub async fn update(
         &self,
         id: &str,
@@ -312,8 +313,8 @@ impl Engine {
     /// Events of the given kinds (`container`, `image`, `volume`, `network`, ...; all when empty),
     /// from `since` (seconds since 1970) or from now on.
     ///
-    /// Events are wake-ups, not facts: the engine replays at most 256 of them and a slow reader misses
-    /// some. Subscribe first, list second, and inspect what an event names.
+    /// Events are wake-ups, not facts: the engine replays at most 256 of them and a slow reader
+    /// misses some. Subscribe first, list second, and inspect what an event names.
     ///
     /// # Errors
     /// [`EngineError`].

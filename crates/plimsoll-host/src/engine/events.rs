@@ -76,12 +76,12 @@ impl EventStream {
         }
     }
 
-    /// The next event; `None` when the engine ends the stream, as it does when it stops. Safe to drop
-    /// while it waits: no event is lost.
+    /// The next event; `None` when the engine ends the stream, as it does when it stops. Safe to
+    /// drop while it waits: no event is lost.
     ///
     /// # Errors
-    /// [`EngineError::Connection`], or [`EngineError::Malformed`] and [`EngineError::TooLarge`] for a
-    /// line that is no event. After an error the stream is to be opened anew.
+    /// [`EngineError::Connection`], or [`EngineError::Malformed`] and [`EngineError::TooLarge`] for
+    /// a line that is no event. After an error the stream is to be opened anew.
     pub async fn next(&mut self) -> Result<Option<Event>, EngineError> {
         loop {
             if let Some(event) = self.lines.take_event()? {

@@ -1,11 +1,11 @@
 //! The container engine's API over its unix socket.
 //!
 //! Two layers. [`Engine::send`] and [`Engine::upgrade`] carry any request, with streamed bodies and
-//! hijacked connections, for whoever forwards requests. The typed calls are what Plimsoll itself asks.
-//! Both put the negotiated API version in front of the path, so a caller never writes one.
+//! hijacked connections, for whoever forwards requests. The typed calls are what Plimsoll itself
+//! asks. Both put the negotiated API version in front of the path, so a caller never writes one.
 //!
-//! Every request has its own connection, closed with its response: a connection that has carried one
-//! tenant's request never carries another's.
+//! Every request has its own connection, closed with its response: a connection that has carried
+//! one tenant's request never carries another's.
 //!
 //! This module must not decide what a tenant may ask, and keeps nothing but the API version.
 
@@ -40,8 +40,8 @@ pub use types::*;
 /// How long the engine may take to accept a connection.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The API versions this client speaks; it takes the lowest that the engine accepts, because that is
-/// the one whose semantics have been tested longest.
+/// The API versions this client speaks; it takes the lowest that the engine accepts, because that
+/// is the one whose semantics have been tested longest.
 pub const API_SPOKEN: std::ops::RangeInclusive<ApiVersion> = ApiVersion {
     major: 1,
     minor: 41,
@@ -130,13 +130,13 @@ struct Inner {
 /// What the engine did with a request to upgrade its connection.
 #[derive(Debug)]
 pub enum Upgrade {
-    /// 101: the connection is now a raw stream. The response carries the headers (such as the stream's
-    /// content type); its body is in `io`.
+    /// 101: the connection is now a raw stream. The response carries the headers (such as the
+    /// stream's content type); its body is in `io`.
     Switched {
         /// Status and headers.
         head: Response<()>,
-        /// The raw stream both ways. Shutting it down half-closes, as `docker run -i` does at the end
-        /// of its input.
+        /// The raw stream both ways. Shutting it down half-closes, as `docker run -i` does at the
+        /// end of its input.
         io: Upgraded,
     },
     /// Any other status: an ordinary response, such as an error.
@@ -182,9 +182,9 @@ impl Engine {
         }
     }
 
-    /// Asks the engine for its API versions and settles on the lowest one that it and we both speak.
-    /// Requests negotiate by themselves when nobody has yet; call this again after the engine was
-    /// restarted, because it may have been upgraded.
+    /// Asks the engine for its API versions and settles on the lowest one that it and we both
+    /// speak. Requests negotiate by themselves when nobody has yet; call this again after the
+    /// engine was restarted, because it may have been upgraded.
     ///
     /// # Errors
     /// [`EngineError::NoCommonVersion`] when there is none, else the error of the request.
@@ -228,11 +228,13 @@ impl Engine {
         })
     }
 
-    /// Sends one request on a connection of its own. `path_and_query` starts with `/` and carries no
-    /// version. Any status is a success here, 500 too. Dropping the response closes the connection.
+    /// Sends one request on a connection of its own. `path_and_query` starts with `/` and carries
+    /// no version. Any status is a success here, 500 too. Dropping the response closes the
+    /// connection.
     ///
-    /// `head_timeout` bounds the time from connecting to the response's head, the upload of the body
-    /// included; `None` for requests that may rightly wait (wait, attach, logs, build, events).
+    /// `head_timeout` bounds the time from connecting to the response's head, the upload of the
+    /// body included; `None` for requests that may rightly wait (wait, attach, logs, build,
+    /// events).
     ///
     /// # Errors
     /// [`EngineError::Unreachable`], [`EngineError::Timeout`], [`EngineError::Connection`], and
@@ -357,7 +359,7 @@ impl Engine {
 }
 
 /// The task that moves a connection's bytes; dropping this closes the connection. Hyper alone would
-/// notice a dropped body only at the engine's next byte, and an event stream may be silent for days.
+/// keep it open for as long as the request's body is still being sent.
 #[derive(Debug)]
 struct ConnectionTask(JoinHandle<()>);
 

@@ -1,7 +1,7 @@
 //! The engine's JSON, as far as Plimsoll reads it.
 //!
-//! Go writes `null` for empty maps and lists, and leaves out fields that older or newer versions lack:
-//! every field that is not the thing's identity has a default.
+//! Go writes `null` for empty maps and lists, and leaves out fields that older or newer versions
+//! lack: every field that is not the thing's identity has a default.
 
 use std::collections::BTreeMap;
 
@@ -82,15 +82,15 @@ impl ContainerInspect {
         self.state.occupies() || self.engine_may_start_it()
     }
 
-    /// Whether the engine would start it without being asked (when it comes up, or after its restart
-    /// delay), by the engine's own rule:
+    /// Whether the engine would start it without being asked (when it comes up, or after its
+    /// restart delay), by the engine's own rule:
     ///
     /// - one that was never started is never started, whatever its policy;
     /// - `always`: yes, even after somebody stopped it;
-    /// - `on-failure`: when it ended in failure and has retries left (0 retries: no limit), even after
-    ///   somebody stopped it;
-    /// - `unless-stopped`: no, because inspect cannot tell how it stopped and only a stop, or a start
-    ///   that failed, leaves it exited.
+    /// - `on-failure`: when it ended in failure and has retries left (0 retries: no limit), even
+    ///   after somebody stopped it;
+    /// - `unless-stopped`: no, because inspect cannot tell how it stopped and only a stop, or a
+    ///   start that failed, leaves it exited.
     #[must_use]
     pub fn engine_may_start_it(&self) -> bool {
         if self.state.dead || self.state.started_at.is_none() {
