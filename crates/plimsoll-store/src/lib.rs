@@ -8,6 +8,7 @@ mod audit;
 mod books;
 mod error;
 mod lock;
+mod metrics;
 mod migrate;
 mod people;
 mod quotas;
@@ -23,6 +24,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use error::{Result, StoreError};
+pub use metrics::{Kept, METRICS_FILE, Metrics, Peak, Tick, UsageTotals};
 pub use migrate::SCHEMA_VERSION;
 pub use people::NewMember;
 pub use records::*;

@@ -3,7 +3,7 @@
 //! Every container runs under its tenant's cgroup, whose caps follow the limits it was admitted
 //! under. They are asserted before each start, because the engine makes missing parents without any.
 
-use plimsoll_core::admit::{Owner, Path};
+use plimsoll_core::admit::{Level, Owner, Path};
 use plimsoll_core::dimension::{Amounts, Dimension, Limits};
 use plimsoll_core::entity::{TeamId, UserId};
 use plimsoll_core::quota::Mode;
@@ -37,7 +37,7 @@ pub fn desired(instance: &Instance, path: &Path) -> Vec<(ParentPath, Caps)> {
     match &path.owner {
         Owner::User(user) => {
             let cgroup = ParentPath::user(instance.clone(), None, user.entity.as_u128());
-            vec![(cgroup, caps(user.mode, &user.limits, &user.reserved))]
+            vec![(cgroup, caps(user, &user.limits, &user.reserved))]
         }
         Owner::Team(place) => {
             let team = place.team.entity.as_u128();
@@ -46,22 +46,26 @@ pub fn desired(instance: &Instance, path: &Path) -> Vec<(ParentPath, Caps)> {
             vec![
                 (
                     ParentPath::team(instance.clone(), team),
-                    caps(level.mode, &level.limits, &level.reserved),
+                    caps(level, &level.limits, &level.reserved),
                 ),
-                (
-                    member,
-                    caps(level.mode, &place.reach(), &place.member_reserved),
-                ),
+                (member, caps(level, &place.reach(), &place.member_reserved)),
             ]
         }
     }
 }
 
-fn caps(mode: Mode, limits: &Limits, reserved: &Amounts) -> Caps {
-    if mode != Mode::Enforce {
+/// What is reserved counts at its share of the overcommit factor: admission may promise more than the
+/// limit, real use is held at it.
+fn caps(level: &Level, limits: &Limits, reserved: &Amounts) -> Caps {
+    if level.mode != Mode::Enforce {
         return Caps::default();
     }
-    let at_least = |d: Dimension| limits[d].at_most().map(|most| most.max(reserved.get(d)));
+    let at_least = |d: Dimension| {
+        let most = limits[d].at_most()?;
+        let promised = u128::from(reserved.get(d)) * 1000;
+        let held = promised.div_ceil(u128::from(level.overcommit_permille.max(1)));
+        Some(most.max(u64::try_from(held).unwrap_or(u64::MAX)))
+    };
     Caps {
         cpu: at_least(Dimension::Cpu)
             .filter(|cpu| *cpu > 0)
@@ -70,5 +74,53 @@ fn caps(mode: Mode, limits: &Limits, reserved: &Amounts) -> Caps {
             .filter(|bytes| *bytes > 0)
             .map(Bytes),
         pids: at_least(Dimension::Pids).map(|pids| pids.saturating_add(PIDS_SPARE)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_core::Limit;
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn level(limit: u64, reserved: u64, permille: u32) -> Level {
+        let mut level = Level::open(Uuid::from_u128(7), "ada");
+        level.limits = Limits::UNLIMITED
+            .with(Dimension::Cpu, Limit::AtMost(limit))
+            .with(Dimension::Pids, Limit::AtMost(100));
+        level.reserved = Amounts::ZERO.with(Dimension::Cpu, reserved);
+        level.overcommit_permille = permille;
+        level
+    }
+
+    #[test]
+    fn caps_are_the_limit_or_what_is_reserved_where_that_is_more() {
+        for (limit, reserved, permille, cap) in [
+            (2000, 500, 1000, 2000),
+            (1000, 1500, 1000, 1500),
+            (1000, 2000, 2000, 1000),
+            (500, 2000, 2000, 1000),
+        ] {
+            let level = level(limit, reserved, permille);
+            let got = caps(&level, &level.limits, &level.reserved);
+            assert_eq!(
+                got.cpu,
+                Some(MilliCpu(cap)),
+                "{limit} {reserved} {permille}"
+            );
+            assert_eq!(got.memory, None);
+            assert_eq!(got.pids, Some(100 + PIDS_SPARE));
+        }
+    }
+
+    #[test]
+    fn a_watching_level_caps_nothing() {
+        let mut level = level(1000, 0, 1000);
+        level.mode = Mode::Shadow;
+        assert_eq!(
+            caps(&level, &level.limits, &level.reserved),
+            Caps::default()
+        );
     }
 }

@@ -9,8 +9,10 @@
 pub mod caps;
 pub mod clock;
 pub mod config;
+pub mod engine_facts;
 pub mod labels;
 pub mod meter;
+pub mod serve;
 pub mod settle;
 pub mod state;
 pub mod tasks;

@@ -37,10 +37,23 @@ pub struct App {
     pub meter: Meter,
     /// What the background tasks last did.
     pub tasks: TaskBoard,
+    /// Wakes a background task before its timer does.
+    pub wake: Wake,
     /// One lock a container: whoever changes or settles it holds it.
     pub container_locks: KeyedLocks,
     /// Reservations of requests that are being forwarded right now; they never expire meanwhile.
     pub in_flight: InFlight,
+}
+
+/// One bell a task.
+#[derive(Debug, Default)]
+pub struct Wake {
+    /// Compare the ledger with the engine.
+    pub reconcile: tokio::sync::Notify,
+    /// Limits changed: write the kernel caps anew.
+    pub caps: tokio::sync::Notify,
+    /// Containers came or went: read their counters.
+    pub collect: tokio::sync::Notify,
 }
 
 /// What the engine said about itself and its host.

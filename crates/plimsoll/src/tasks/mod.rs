@@ -1,8 +1,18 @@
 //! Background tasks. Each takes no input, may run any number of times, runs on a timer and on a
 //! signal, and reports what it did.
 
+pub mod caps;
+pub mod collect;
+pub mod events;
+pub mod reconcile;
+
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use crate::state::App;
 
 /// How a task's last run went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,4 +64,65 @@ impl TaskBoard {
             .map(|(name, status)| (*name, status.clone()))
             .collect()
     }
+}
+
+/// True once the server is to end.
+pub type Shutdown = watch::Receiver<bool>;
+
+/// Resolves when the server is to end.
+pub async fn ended(mut shutdown: Shutdown) {
+    // A sender that is gone has ended the server, too.
+    let _ = shutdown.wait_for(|over| *over).await;
+}
+
+/// Runs `task` at once, then on every bell and at least every `every`, until the server ends. Each run
+/// is reported under `name`; failures are logged where they change.
+pub async fn drive<F, R>(
+    app: Arc<App>,
+    name: &'static str,
+    every: Duration,
+    bell: fn(&App) -> &Notify,
+    shutdown: Shutdown,
+    mut task: F,
+) where
+    F: FnMut(Arc<App>) -> R,
+    R: Future<Output = Result<String, String>>,
+{
+    let mut last_failure: Option<String> = None;
+    loop {
+        let began = app.clock.monotonic();
+        let outcome = task(Arc::clone(&app)).await;
+        let took = app.clock.monotonic().saturating_sub(began);
+        match &outcome {
+            Err(why) if last_failure.as_ref() != Some(why) => {
+                tracing::warn!(
+                    task = name,
+                    why,
+                    "a background task failed; it will be tried again"
+                );
+                last_failure = Some(why.clone());
+            }
+            Ok(_) if last_failure.take().is_some() => tracing::info!(task = name, "works again"),
+            _ => {}
+        }
+        let took_us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        app.tasks.report(name, app.clock.now_ms(), took_us, outcome);
+        tokio::select! {
+            () = ended(shutdown.clone()) => return,
+            () = bell(&app).notified() => {}
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+}
+
+/// An error with everything behind it, on one line.
+pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
 }

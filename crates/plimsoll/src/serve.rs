@@ -1,0 +1,202 @@
+//! Starting a server, and ending it.
+
+use std::io;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use plimsoll_core::quota::Capacity;
+use plimsoll_core::units::MilliCpu;
+use plimsoll_host::capacity::{self, CapacityError};
+use plimsoll_host::cgroup::{Instance, NotAnInstance};
+use plimsoll_host::engine::Engine;
+use plimsoll_store::{Metrics, Store, StoreError};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Mutex, watch};
+use tokio::task::JoinSet;
+
+use crate::clock::Clock;
+use crate::config::{Config, socket_path};
+use crate::meter::Meter;
+use crate::state::{App, InFlight, KeyedLocks, Wake};
+use crate::tasks::{self, Shutdown, TaskBoard, collect, ended};
+
+/// How long requests under way may take to end after the server was told to.
+const DRAIN: Duration = Duration::from_secs(10);
+
+/// Why a server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The instance's name cannot be one.
+    #[error("the instance cannot be named so")]
+    Instance(#[from] NotAnInstance),
+    /// The ledger cannot be used.
+    #[error("the ledger cannot be opened")]
+    Store(#[from] StoreError),
+    /// The host does not say what it has.
+    #[error("the host's capacity cannot be read")]
+    Capacity(#[from] CapacityError),
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}")]
+    Listen {
+        /// The address.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// Somebody else listens there.
+    #[error("{address} is in use by another server: stop it, or choose another path")]
+    InUse {
+        /// The address.
+        address: String,
+    },
+    /// The administrator's first token cannot be written.
+    #[error("the administrator's token cannot be written to {}", path.display())]
+    Token {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The process cannot be set up.
+    #[error("cannot wait for signals")]
+    Signals(#[source] io::Error),
+}
+
+/// Builds what a server shares. The ledger is open and its host taken over afterwards.
+///
+/// # Errors
+/// [`ServeError`].
+pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError> {
+    let instance: Instance = config.instance.parse()?;
+    let store = Store::open(&config.data_dir, clock.now_ms())?;
+    let has = capacity::read(Path::new("/proc"), Path::new("/sys"))?;
+    let capacity = Capacity {
+        cpu: MilliCpu(u64::from(has.cpus) * 1000),
+        memory: has.memory,
+    };
+    let lease = store
+        .claim_host(config.host.clone(), capacity, clock.now_ms())
+        .await?;
+    Ok(Arc::new(App {
+        engine: Engine::new(&config.engine),
+        config,
+        clock,
+        store,
+        engine_facts: OnceLock::new(),
+        lease,
+        capacity,
+        instance,
+        meter: Meter::default(),
+        tasks: TaskBoard::default(),
+        wake: Wake::default(),
+        container_locks: KeyedLocks::default(),
+        in_flight: InFlight::default(),
+    }))
+}
+
+/// Serves until SIGTERM or SIGINT, then lets requests under way end.
+///
+/// # Errors
+/// [`ServeError`] when it cannot start.
+pub async fn serve(config: Config) -> Result<(), ServeError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
+    let app = build(config, Clock::default()).await?;
+    let (stop, shutdown) = watch::channel(false);
+    let mut running = start(&app, &shutdown).await?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("ending: no new requests, those under way may finish");
+    let _ = stop.send(true);
+    let drained = tokio::time::timeout(DRAIN, async {
+        while running.join_next().await.is_some() {}
+    });
+    if drained.await.is_err() {
+        tracing::warn!("some requests took too long and were cut off");
+    }
+    for address in app.config.gateway.iter().map(|g| socket_path(g)) {
+        let _ = std::fs::remove_file(address);
+    }
+    let _ = std::fs::remove_file(&app.config.api_socket);
+    Ok(())
+}
+
+/// Listens everywhere and starts every task.
+///
+/// # Errors
+/// [`ServeError`] when an address cannot be listened on or the metrics cannot be opened.
+pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, ServeError> {
+    let listen = &app.config.listen;
+    let tcp = TcpListener::bind(listen)
+        .await
+        .map_err(|source| ServeError::Listen {
+            address: listen.clone(),
+            source,
+        })?;
+    let api_socket = listen_unix(&app.config.api_socket).await?;
+    let mut gateways = Vec::new();
+    for address in &app.config.gateway {
+        gateways.push(listen_unix(socket_path(address)).await?);
+    }
+    let collecting = collect::Collecting::open(Metrics::open(&app.config.data_dir)?)?;
+    let collecting = Arc::new(Mutex::new(collecting));
+
+    let mut running = JoinSet::new();
+    let _ = (&tcp, &api_socket);
+    for listener in gateways {}
+    running.spawn(tasks::events::run(Arc::clone(app), shutdown.clone()));
+    let seconds = Duration::from_secs_f64;
+    running.spawn(tasks::drive(
+        Arc::clone(app),
+        tasks::reconcile::NAME,
+        seconds(app.config.reconcile.interval_s),
+        |app| &app.wake.reconcile,
+        shutdown.clone(),
+        tasks::reconcile::run,
+    ));
+    running.spawn(tasks::drive(
+        Arc::clone(app),
+        tasks::caps::NAME,
+        seconds(app.config.reconcile.interval_s),
+        |app| &app.wake.caps,
+        shutdown.clone(),
+        tasks::caps::run,
+    ));
+    running.spawn(tasks::drive(
+        Arc::clone(app),
+        collect::NAME,
+        seconds(app.config.metering.interval_s),
+        |app| &app.wake.collect,
+        shutdown.clone(),
+        move |app| collect::run(app, Arc::clone(&collecting)),
+    ));
+    tracing::info!(listen, gateway = ?app.config.gateway, "serving");
+    Ok(running)
+}
+
+/// Listens on a unix socket that everybody may connect to: who calls is known by their uid. A socket
+/// left behind by a server that is gone is replaced; one that answers is not.
+async fn listen_unix(path: &Path) -> Result<UnixListener, ServeError> {
+    let address = path.display().to_string();
+    let failed = |source| ServeError::Listen {
+        address: address.clone(),
+        source,
+    };
+    if let Some(dir) = path.parent() {
+        std::fs::create_dir_all(dir).map_err(failed)?;
+    }
+    if path.exists() {
+        if UnixStream::connect(path).await.is_ok() {
+            return Err(ServeError::InUse { address });
+        }
+        std::fs::remove_file(path).map_err(failed)?;
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    Ok(listener)
+}
