@@ -15,6 +15,7 @@ pub mod limits;
 pub mod path;
 pub mod query;
 pub mod refusal;
+mod shared;
 pub mod update;
 
 pub use create::{CreateRequest, ImageFacts, Judged, Policy, judge};

@@ -9,6 +9,7 @@ use super::{CreateRequest, is_reserved, rules};
 use crate::request::json::{self, Fields, Json, short};
 use crate::request::limits::{Asked, RestartName, RestartPolicy, amount};
 use crate::request::refusal::Refusal;
+use crate::request::shared::{console, plain, working_dir};
 use plimsoll_core::units::AMOUNT_MAX;
 
 /// Fields that have no effect on a Linux engine or concern only the client.
@@ -288,9 +289,9 @@ pub(super) fn parse(body: &[u8]) -> Result<CreateRequest, Refusal> {
         ));
     }
     let config = Config {
-        hostname: rules::plain(&mut top, "Hostname", 63)?,
-        domainname: rules::plain(&mut top, "Domainname", 64)?,
-        user: rules::plain(&mut top, "User", 256)?,
+        hostname: plain(&mut top, "Hostname", 63)?,
+        domainname: plain(&mut top, "Domainname", 64)?,
+        user: plain(&mut top, "User", 256)?,
         attach_stdin: top.bool("AttachStdin")?.unwrap_or(false),
         attach_stdout: top.bool("AttachStdout")?.unwrap_or(false),
         attach_stderr: top.bool("AttachStderr")?.unwrap_or(false),
@@ -302,11 +303,11 @@ pub(super) fn parse(body: &[u8]) -> Result<CreateRequest, Refusal> {
         cmd: top.strings_or_one("Cmd")?,
         healthcheck: rules::healthcheck(&mut top, &mut warnings)?,
         image: image.clone(),
-        working_dir: rules::working_dir(&mut top)?,
+        working_dir: working_dir(&mut top)?,
         entrypoint: top.strings_or_one("Entrypoint")?,
         network_disabled: top.bool("NetworkDisabled")?.unwrap_or(false),
         labels: BTreeMap::new(),
-        stop_signal: rules::plain(&mut top, "StopSignal", 16)?,
+        stop_signal: plain(&mut top, "StopSignal", 16)?,
         stop_timeout,
         shell: top.strings_or_one("Shell")?.unwrap_or_default(),
         host_config: HostConfig::default(),
@@ -471,17 +472,6 @@ fn ipc(fields: &mut Fields) -> Result<&'static str, Refusal> {
 fn console_size(fields: &mut Fields) -> Result<Option<[u64; 2]>, Refusal> {
     let name = fields.name("ConsoleSize");
     console(&name, fields.array("ConsoleSize")?.as_deref())
-}
-
-/// A terminal's height and width; zero by zero is "not asked".
-pub(crate) fn console(name: &str, size: Option<&[Json]>) -> Result<Option<[u64; 2]>, Refusal> {
-    match size {
-        None | Some([] | [Json::Int(0), Json::Int(0)]) => Ok(None),
-        Some([Json::Int(height @ 0..=65535), Json::Int(width @ 0..=65535)]) => {
-            Ok(Some([height.unsigned_abs(), width.unsigned_abs()]))
-        }
-        Some(_) => Err(Refusal::bad(name, "must be a height and a width")),
-    }
 }
 
 /// The network. User-defined networks are for the module that owns their names.

@@ -447,33 +447,6 @@ pub(super) fn extra_hosts(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
     Ok(hosts)
 }
 
-/// A text of printable ASCII, for names the kernel or the engine puts into files.
-pub(super) fn plain(
-    fields: &mut Fields,
-    name: &'static str,
-    max: usize,
-) -> Result<String, Refusal> {
-    let text = fields.str(name)?.unwrap_or_default();
-    if text.len() > max || !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err(Refusal::bad(
-            fields.name(name),
-            format!("must be at most {max} printable characters without spaces"),
-        ));
-    }
-    Ok(text)
-}
-
-pub(super) fn working_dir(fields: &mut Fields) -> Result<String, Refusal> {
-    let path = fields.str("WorkingDir")?.unwrap_or_default();
-    if path.is_empty() || (path.starts_with('/') && !path.chars().any(char::is_control)) {
-        return Ok(path);
-    }
-    Err(Refusal::bad(
-        fields.name("WorkingDir"),
-        "must be an absolute path",
-    ))
-}
-
 pub(super) fn healthcheck(
     fields: &mut Fields,
     warnings: &mut Vec<String>,
