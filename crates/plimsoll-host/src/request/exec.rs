@@ -153,3 +153,59 @@ fn insert_console(map: &mut Map<String, Value>, size: Option<[u64; 2]>) {
         map.insert("ConsoleSize".to_owned(), json!(size));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_send_is_accepted() {
+        for body in [
+            include_bytes!("fixtures/cli-exec.json").as_slice(),
+            include_bytes!("fixtures/cli-exec-detach.json"),
+            include_bytes!("fixtures/cli-exec-it.json"),
+            include_bytes!("fixtures/py-exec.json"),
+        ] {
+            let exec = ExecRequest::parse(body).unwrap();
+            assert_eq!(exec.cmd, ["true"]);
+            let again = ExecRequest::parse(exec.body().to_string().as_bytes());
+            assert_eq!(again, Ok(exec));
+        }
+        let exec = ExecRequest::parse(include_bytes!("fixtures/cli-exec-it.json")).unwrap();
+        assert_eq!(
+            exec.body(),
+            json!({
+                "AttachStdin": true, "AttachStdout": true, "AttachStderr": true, "Tty": true,
+                "Privileged": false, "Cmd": ["true"], "Env": ["A=b"], "User": "0", "WorkingDir": "/",
+            })
+        );
+        for body in [
+            include_bytes!("fixtures/cli-exec-start.json").as_slice(),
+            include_bytes!("fixtures/py-exec-start.json"),
+            b"",
+            br#"{"Detach":false,"Tty":true,"ConsoleSize":[24,80]}"#,
+        ] {
+            assert!(ExecStart::parse(body).is_ok());
+        }
+    }
+
+    #[test]
+    fn what_steps_out_of_the_container_is_refused() {
+        for (body, status) in [
+            (r#"{"Cmd":["a"],"Privileged":true}"#, 403),
+            (r#"{"Cmd":["a"],"privileged":true}"#, 400),
+            (r#"{"Cmd":["a"],"Privileged":false,"Privileged":true}"#, 400),
+            (r#"{"Cmd":["a"],"Privileged":1}"#, 400),
+            (r#"{"Cmd":[]}"#, 400),
+            (r#"{}"#, 400),
+            (r#"{"Cmd":["a"],"Other":1}"#, 400),
+            (r#"{"Cmd":["a"],"WorkingDir":"../x"}"#, 400),
+        ] {
+            let refusal = ExecRequest::parse(body.as_bytes()).unwrap_err();
+            assert_eq!(refusal.status(), status, "{body}");
+        }
+        for body in [r#"{"detach":true}"#, r#"{"Cmd":["a"]}"#, "[]", "{"] {
+            assert!(ExecStart::parse(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

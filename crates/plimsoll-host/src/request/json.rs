@@ -495,3 +495,94 @@ fn no_nul(name: &str, text: &str) -> Result<(), BadRequest> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_exact() {
+        for (text, json) in [
+            ("0", Json::Int(0)),
+            ("-9223372036854775808", Json::Int(i64::MIN)),
+            ("9223372036854775807", Json::Int(i64::MAX)),
+            ("9223372036854775808", Json::Uint(1 << 63)),
+            ("18446744073709551615", Json::Uint(u64::MAX)),
+            ("1.0", Json::Float(1.0)),
+            ("1e2", Json::Float(100.0)),
+        ] {
+            assert_eq!(decode(text.as_bytes()), Ok(json), "{text}");
+        }
+        assert!(matches!(
+            decode(b"18446744073709551616"),
+            Ok(Json::Float(_))
+        ));
+    }
+
+    #[test]
+    fn what_two_readers_could_read_differently_is_refused() {
+        for text in [
+            r#"{"a":1,"a":1}"#,
+            r#"{"a":1,"\u0061":1}"#,
+            r#"[{"x":{"a":1,"b":2,"a":null}}]"#,
+            r#""\ud800""#,
+            "{'a':1}",
+            "{a:1}",
+            "[1,]",
+            "01",
+            "+1",
+            "NaN",
+            "1 2",
+            "\u{FEFF}1",
+            "// c\n1",
+            "",
+        ] {
+            assert!(decode(text.as_bytes()).is_err(), "{text}");
+        }
+        assert!(decode(b"\"\xff\"").is_err());
+    }
+
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |n: usize| format!("{}{}", "[".repeat(n), "]".repeat(n));
+        assert!(decode(nested(DEPTH_MAX).as_bytes()).is_ok());
+        assert!(decode(nested(DEPTH_MAX + 2).as_bytes()).is_err());
+    }
+
+    #[test]
+    fn keys_fold_as_the_engine_folds_them() {
+        for (key, folded) in [
+            ("HostConfig", "hostconfig"),
+            ("HO\u{017F}TCONFIG", "hostconfig"),
+            ("\u{212A}ernelMemory", "kernelmemory"),
+            // Not simple foldings: the engine does not match them either.
+            ("HostConf\u{0131}g", "hostconf\u{0131}g"),
+            ("HostCon\u{FB01}g", "hostcon\u{FB01}g"),
+        ] {
+            assert_eq!(fold(key), folded);
+        }
+    }
+
+    #[test]
+    fn what_no_getter_took_is_refused_unless_null_or_harmless() {
+        let read = |text: &str| {
+            let mut warnings = Vec::new();
+            let mut fields = decode_object(text.as_bytes()).unwrap();
+            fields.i64("Memory").unwrap();
+            let end = fields.finish(&["Spare"], &mut warnings);
+            (end.map_err(|bad| bad.field), warnings.len())
+        };
+        for (text, expected) in [
+            (r#"{"Memory":1}"#, (Ok(()), 0)),
+            (r#"{"Memory":null,"Other":null}"#, (Ok(()), 0)),
+            (r#"{"Spare":1}"#, (Ok(()), 1)),
+            (r#"{"Spare":0}"#, (Ok(()), 0)),
+            (r#"{"spare":1}"#, (Err("spare".to_owned()), 0)),
+            (r#"{"Other":0}"#, (Err("Other".to_owned()), 0)),
+            (r#"{"memory":null}"#, (Err("memory".to_owned()), 0)),
+            (r#"{"MEMORY":1,"Memory":1}"#, (Err("MEMORY".to_owned()), 0)),
+        ] {
+            assert_eq!(read(text), expected, "{text}");
+        }
+    }
+}

@@ -123,3 +123,99 @@ pub fn container_name(name: &str) -> Result<&str, BadRequest> {
 pub fn looks_like_id(text: &str) -> bool {
     (12..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_have_one_reading() {
+        for (path, version, segments) in [
+            ("/_ping", None, vec!["_ping"]),
+            (
+                "/v1.41/containers/json",
+                Some((1, 41)),
+                vec!["containers", "json"],
+            ),
+            ("/v1.24/info", Some((1, 24)), vec!["info"]),
+            ("/v2.0/info", Some((2, 0)), vec!["info"]),
+            ("/volumes/v1.41", None, vec!["volumes", "v1.41"]),
+            (
+                "/images/a:5000/b@sha256:0/json",
+                None,
+                vec!["images", "a:5000", "b@sha256:0", "json"],
+            ),
+        ] {
+            let parsed = RequestPath::parse(path).unwrap();
+            assert_eq!(parsed.version, version, "{path}");
+            assert_eq!(parsed.parts(), segments, "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "//",
+            "x",
+            "/v1.41",
+            "/v1.41/",
+            "/v1.23/info",
+            "/v1/info",
+            "/v1.x/info",
+            "/v1.41.0/info",
+            "/v1.0041/info",
+            "/v001.41/info",
+            "/v1.41//info",
+            "/info/",
+            "/containers/../info",
+            "/./info",
+            "/containers/%2e%2e/info",
+            "/a%2Fb",
+            "/a b",
+            "/a\tb",
+            "/a\r\nb",
+            "/a\0",
+            "/é",
+            "/a\\b",
+            "/a;b",
+            "/a?b",
+            "/a#b",
+            "http://h/info",
+        ] {
+            assert!(RequestPath::parse(path).is_err(), "{path:?}");
+        }
+    }
+
+    #[test]
+    fn names_follow_the_engine_and_never_look_like_ids() {
+        for name in [
+            "ab",
+            "/web",
+            "a.b_c-1",
+            "0x",
+            "deadbeef",
+            "deadbeefcafg",
+            &"a".repeat(65),
+        ] {
+            assert!(container_name(name).is_ok(), "{name}");
+        }
+        for name in [
+            "",
+            "/",
+            "a",
+            "-a",
+            ".a",
+            "_a",
+            "a/b",
+            "//a",
+            "a b",
+            "é1",
+            "deadbeefcafe",
+            "/DEADBEEFCAFE",
+            &"0".repeat(64),
+            &"z".repeat(129),
+            "a\n",
+            "a:b",
+        ] {
+            assert!(container_name(name).is_err(), "{name:?}");
+        }
+    }
+}

@@ -282,3 +282,96 @@ fn percent_encode(out: &mut String, text: &str) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_taken_once_and_the_rest_is_refused() {
+        let mut query = Query::parse("all=1&limit=-1&name=a%20b+c&empty=&size").unwrap();
+        assert_eq!(query.bool("all"), Ok(true));
+        assert_eq!(query.i64("limit"), Ok(Some(-1)));
+        assert_eq!(query.str("name").as_deref(), Some("a b c"));
+        assert_eq!(query.str("empty"), None);
+        assert_eq!(query.bool("size"), Ok(false));
+        assert_eq!(query.bool("absent"), Ok(false));
+        assert_eq!(query.clone().finish(), Ok(()));
+        let refused = Query::parse("evil=1").unwrap().finish().unwrap_err();
+        assert_eq!(refused.field, "query evil");
+        for text in [
+            "a=1&a=1",
+            "a=1&%61=2",
+            "a=%",
+            "a=%4",
+            "a=%zz",
+            "a=%+1",
+            "a=%ff",
+            "a=%00",
+            "a=1;b=2",
+        ] {
+            assert!(Query::parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn booleans_are_read_as_the_engine_reads_them() {
+        for (text, value) in [
+            ("", Ok(false)),
+            ("0", Ok(false)),
+            ("no", Ok(false)),
+            ("False", Ok(false)),
+            ("none", Ok(false)),
+            ("1", Ok(true)),
+            ("true", Ok(true)),
+            ("True", Ok(true)),
+            ("2", Err(())),
+            ("off", Err(())),
+            ("t", Err(())),
+        ] {
+            let mut query = Query::parse(&format!("x={text}")).unwrap();
+            assert_eq!(query.bool("x").map_err(|_| ()), value, "{text}");
+        }
+        for text in ["+1", "0x1", "1.0", "1e3", "9223372036854775808", " 1"] {
+            let mut query = Query::default();
+            query.map.insert("x".to_owned(), text.to_owned());
+            assert!(query.i64("x").is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn filters_are_read_in_both_forms_and_written_in_one() {
+        let allowed = ["label", "status"];
+        for text in [
+            r#"{"label":["a=b","c"],"status":["running"]}"#,
+            r#"{"label":{"c":true,"a=b":true},"status":{"running":true}}"#,
+        ] {
+            let filters = parse_filters(text, &allowed).unwrap();
+            assert_eq!(filters["label"], ["a=b", "c"]);
+            let written = QueryBuilder::new()
+                .bool("all", true)
+                .filters(&filters)
+                .finish();
+            assert_eq!(
+                written,
+                "?all=1&filters=%7B%22label%22%3A%7B%22a%3Db%22%3Atrue%2C%22c%22%3Atrue%7D%2C\
+                 %22status%22%3A%7B%22running%22%3Atrue%7D%7D"
+            );
+            let mut again = Query::parse(&written[1..]).unwrap();
+            assert_eq!(again.filters(&allowed), Ok(filters));
+        }
+        for text in [
+            r#"{"name":["a"]}"#,
+            r#"{"Label":["a"]}"#,
+            r#"{"label":"a"}"#,
+            r#"{"label":[1]}"#,
+            r#"{"label":{"a":false}}"#,
+            r#"{"label":["a"],"label":["b"]}"#,
+            "[]",
+            "x",
+        ] {
+            assert!(parse_filters(text, &allowed).is_err(), "{text}");
+        }
+        assert_eq!(QueryBuilder::new().filters(&Filters::new()).finish(), "");
+    }
+}

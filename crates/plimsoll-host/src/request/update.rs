@@ -254,3 +254,120 @@ pub fn resulting(
         warnings,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    fn current() -> CurrentResources {
+        CurrentResources::from_host_config(&json!({
+            "NanoCpus": 500_000_000, "Memory": 64 * MIB, "MemorySwap": 64 * MIB, "PidsLimit": 10,
+            "CpuPeriod": 0, "CpuQuota": 0, "CpuShares": 0, "MemoryReservation": 0,
+            "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0}, "AutoRemove": false
+        }))
+    }
+
+    fn update(current: &CurrentResources, body: &str) -> Result<Updated, Refusal> {
+        resulting(current, &UpdateRequest::parse(body.as_bytes())?, false)
+    }
+
+    #[test]
+    fn what_clients_send_is_accepted() {
+        for (body, memory, cpu, pids) in [
+            (
+                include_str!("fixtures/cli-update-memory-cpu.json"),
+                600 * MIB,
+                1000,
+                10,
+            ),
+            (
+                include_str!("fixtures/cli-update-pids.json"),
+                64 * MIB,
+                500,
+                50,
+            ),
+            (include_str!("fixtures/py-update.json"), 70 * MIB, 500, 10),
+        ] {
+            let updated = update(&current(), body).unwrap();
+            assert_eq!(updated.before[Dimension::Memory], 64 * MIB);
+            assert_eq!(updated.after[Dimension::Memory], memory);
+            assert_eq!(updated.after[Dimension::Cpu], cpu);
+            assert_eq!(updated.after[Dimension::Pids], pids);
+            assert_eq!(updated.body["Memory"], memory);
+            assert_eq!(updated.body["MemorySwap"], memory);
+            assert_eq!(updated.body["NanoCpus"], cpu * 1_000_000);
+            assert_eq!(updated.body["PidsLimit"], pids);
+            // Our own body changes nothing more.
+            let again = update(&updated.resources, &updated.body.to_string()).unwrap();
+            assert_eq!(again.resources, updated.resources);
+            assert_eq!(again.body, updated.body);
+        }
+    }
+
+    #[test]
+    fn the_result_is_whole() {
+        let updated = update(&current(), "{}").unwrap();
+        assert_eq!(
+            updated.body,
+            json!({
+                "NanoCpus": 500_000_000, "Memory": 64 * MIB, "MemorySwap": 64 * MIB,
+                "PidsLimit": 10, "RestartPolicy": {"Name": "always", "MaximumRetryCount": 0}
+            })
+        );
+        assert_eq!(updated.before, updated.after);
+    }
+
+    #[test]
+    fn what_a_tenant_may_not_change_is_refused() {
+        for (body, status) in [
+            (r#"{"CgroupParent":"/"}"#, 403),
+            (r#"{"CpusetCpus":"0"}"#, 403),
+            (r#"{"Devices":[{}]}"#, 403),
+            (r#"{"BlkioWeight":10}"#, 403),
+            (r#"{"CpuRealtimeRuntime":1}"#, 403),
+            (r#"{"OomKillDisable":true}"#, 403),
+            (r#"{"Ulimits":[{"Name":"nofile"}]}"#, 403),
+            (r#"{"Memory":-1}"#, 400),
+            (r#"{"Memory":1}"#, 400),
+            (r#"{"memory":67108864}"#, 400),
+            (r#"{"Memory":67108864,"Memory":0}"#, 400),
+            (r#"{"MemorySwap":-1}"#, 400),
+            (r#"{"MemorySwap":33554432}"#, 400),
+            (r#"{"MemoryReservation":134217728}"#, 400),
+            (r#"{"PidsLimit":-1}"#, 400),
+            (r#"{"NanoCpus":9999}"#, 400),
+            (r#"{"NanoCpus":1000000000,"CpuQuota":1000}"#, 400),
+            (r#"{"CpuQuota":-1}"#, 400),
+            (r#"{"RestartPolicy":{"Name":"sometimes"}}"#, 400),
+            (r#"{"HostConfig":{"Memory":1}}"#, 400),
+            (r#"{"Privileged":true}"#, 400),
+        ] {
+            let refusal = update(&current(), body).unwrap_err();
+            assert_eq!(refusal.status(), status, "{body}: {refusal}");
+        }
+        let removing = CurrentResources {
+            auto_remove: true,
+            restart: RestartPolicy::default(),
+            ..current()
+        };
+        assert!(update(&removing, r#"{"RestartPolicy":{"Name":"always"}}"#).is_err());
+        assert!(update(&removing, r#"{"PidsLimit":5}"#).is_ok());
+    }
+
+    #[test]
+    fn containers_that_came_past_plimsoll_keep_their_form() {
+        let adopted = CurrentResources::from_host_config(&json!({
+            "CpuQuota": 150_000, "CpuPeriod": 100_000, "Memory": 0, "PidsLimit": null,
+            "MemorySwap": -1, "RestartPolicy": {"Name": "", "MaximumRetryCount": 0}
+        }));
+        assert_eq!(adopted.amounts(), Amounts::ZERO.with(Dimension::Cpu, 1500));
+        let updated = update(&adopted, r#"{"NanoCpus":2000000000}"#).unwrap();
+        assert_eq!(updated.body["CpuQuota"], 200_000);
+        assert_eq!(updated.body["CpuPeriod"], 100_000);
+        assert_eq!(updated.body["NanoCpus"], Value::Null);
+        assert_eq!(updated.body["Memory"], Value::Null);
+        assert!(update(&adopted, r#"{"MemorySwap":67108864}"#).is_err());
+    }
+}

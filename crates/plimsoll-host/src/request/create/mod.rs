@@ -10,6 +10,8 @@ mod gpu;
 mod parse;
 mod rules;
 mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 

@@ -134,6 +134,7 @@ pub(super) fn groups(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
         let numeric = group.bytes().all(|b| b.is_ascii_digit());
         let fits = group.parse::<i32>().is_ok();
         let name = group.len() <= 32
+            && !group.starts_with(['-', '.'])
             && group
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b));
