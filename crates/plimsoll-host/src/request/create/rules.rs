@@ -424,28 +424,41 @@ pub(super) fn words(fields: &mut Fields, name: &'static str) -> Result<Vec<Strin
     Ok(words)
 }
 
+/// Entries of the container's `hosts` file, written as `name:address`, the form every engine reads.
 pub(super) fn extra_hosts(fields: &mut Fields) -> Result<Vec<String>, Refusal> {
     let field = fields.name("ExtraHosts");
-    let hosts = entries(fields, "ExtraHosts")?;
-    for host in &hosts {
-        let known = host.split_once([':', '=']).is_some_and(|(name, address)| {
-            let bare = address
-                .strip_prefix('[')
-                .and_then(|a| a.strip_suffix(']'))
-                .unwrap_or(address);
-            !name.is_empty()
-                && name.len() <= 255
-                && name.bytes().all(|b| b.is_ascii_graphic() && b != b'#')
-                && (address == "host-gateway" || bare.parse::<IpAddr>().is_ok())
-        });
-        if !known {
-            return Err(Refusal::bad(
-                field,
-                format!("{} is not a host like name:192.0.2.1", short(host)),
-            ));
-        }
+    entries(fields, "ExtraHosts")?
+        .iter()
+        .map(|host| {
+            extra_host(host).ok_or_else(|| {
+                Refusal::bad(
+                    &field,
+                    format!("{} is not a host like name:192.0.2.1", short(host)),
+                )
+            })
+        })
+        .collect()
+}
+
+fn extra_host(host: &str) -> Option<String> {
+    let (name, address) = host.split_once([':', '='])?;
+    let named = !name.is_empty()
+        && name.len() <= 255
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+    if !named {
+        return None;
     }
-    Ok(hosts)
+    if address == "host-gateway" {
+        return Some(format!("{name}:{address}"));
+    }
+    let bare = address
+        .strip_prefix('[')
+        .and_then(|a| a.strip_suffix(']'))
+        .unwrap_or(address);
+    let ip: IpAddr = bare.parse().ok()?;
+    Some(format!("{name}:{ip}"))
 }
 
 pub(super) fn healthcheck(

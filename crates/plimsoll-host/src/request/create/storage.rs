@@ -485,8 +485,13 @@ impl Log {
         if self.driver != "none" {
             config.insert("max-size".to_owned(), self.max_size.to_string());
             config.insert("max-file".to_owned(), self.max_file.to_string());
-            // The engine refuses to compress when there is nothing rotated to compress.
-            if let Some(compress) = self.compress.filter(|c| !c || self.max_file > 1) {
+            // The engine does not start a container that would compress and has nothing rotated to
+            // compress; the local driver compresses unless told otherwise.
+            let compress = match self.compress {
+                _ if self.max_file == 1 => (self.driver == "local").then_some(false),
+                asked => asked,
+            };
+            if let Some(compress) = compress {
                 config.insert("compress".to_owned(), compress.to_string());
             }
         }

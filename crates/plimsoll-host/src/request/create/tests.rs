@@ -573,6 +573,47 @@ fn the_body_carries_what_the_tenant_chose() {
 }
 
 #[test]
+fn hosts_are_written_as_every_engine_reads_them() {
+    let hosts = r#""ExtraHosts":["a:1.2.3.4","b=1.2.3.4","c:[::1]","d:::1","e:host-gateway"]"#;
+    let judged = run(&host(hosts)).unwrap();
+    assert_eq!(
+        judged.body["HostConfig"]["ExtraHosts"],
+        json!(["a:1.2.3.4", "b:1.2.3.4", "c:::1", "d:::1", "e:host-gateway"])
+    );
+}
+
+#[test]
+fn logs_are_bounded_and_start() {
+    for (log, config) in [
+        (
+            r#"{"Type":"json-file"}"#,
+            json!({"max-size": "10485760", "max-file": "3"}),
+        ),
+        (
+            r#"{"Config":{"max-size":"20k","max-file":"1","compress":"true"}}"#,
+            json!({"max-size": "20000", "max-file": "1"}),
+        ),
+        (
+            r#"{"Type":"local","Config":{"max-file":"1"}}"#,
+            json!({"max-size": "10485760", "max-file": "1", "compress": "false"}),
+        ),
+        (
+            r#"{"Type":"local","Config":{"compress":"true"}}"#,
+            json!({"max-size": "10485760", "max-file": "3", "compress": "true"}),
+        ),
+        (r#"{"Type":"none"}"#, json!({})),
+    ] {
+        let judged = run(&host(&format!(r#""LogConfig":{log}"#))).unwrap();
+        assert_eq!(
+            judged.body["HostConfig"]["LogConfig"]["Config"], config,
+            "{log}"
+        );
+        let again = run(&judged.body.to_string()).unwrap();
+        assert_eq!(again.body, judged.body, "{log}");
+    }
+}
+
+#[test]
 fn injected_limits_are_told() {
     let judged = run(r#"{"Image":"i"}"#).unwrap();
     for (warning, word) in judged
