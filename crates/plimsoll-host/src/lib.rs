@@ -2,7 +2,7 @@
 //!
 //! [`engine`] speaks to the container engine, [`cgroup`] reads and writes kernel caps,
 //! [`collector`] reads counters, [`capacity`] says how much there is, [`peer`] says which container
-//! a process is in.
+//! a process is in, [`request`] judges what a tenant asks the engine for.
 //!
 //! This crate does not know quotas, SQL or the HTTP API that Plimsoll serves. It reads no clock and
 //! no environment: the time, the cgroup root, the proc root and the engine's socket are parameters.
@@ -15,3 +15,4 @@ pub mod collector;
 pub mod engine;
 pub mod ids;
 pub mod peer;
+pub mod request;

@@ -1,0 +1,354 @@
+//! Container create: from a stranger's body to a claim and a body of our own.
+//!
+//! [`CreateRequest::parse`] decodes every field the engine knows. A field that no tenant may use is
+//! refused there, unless it holds the engine's own default, which is how the CLI writes "not
+//! asked". [`judge`] then applies what depends on the host, the image and the class, and writes the
+//! body. The body never holds a field that this module does not name.
+
+mod body;
+mod gpu;
+mod parse;
+mod rules;
+mod storage;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use plimsoll_core::dimension::Amounts;
+use plimsoll_core::quota::ContainerDefaults;
+use serde_json::Value;
+
+use super::limits::{Asked, Requested, RestartName, RestartPolicy, memory_swap};
+use super::refusal::Refusal;
+use body::{Config, HostConfig};
+pub use gpu::{GpuAsk, GpuRequest};
+use storage::{LogAsked, Tmpfs};
+
+/// Labels that start so are Plimsoll's, in any letter case.
+pub const RESERVED_LABELS: &str = "plimsoll.";
+
+/// What the host and the operator allow; the same for every container of a tenant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Containers may swap: `MemorySwap` above `Memory` is kept.
+    pub swap: bool,
+    /// The engine can bound a writable layer (`StorageOpt.size`).
+    pub storage_opt: bool,
+    /// GPUs on this host.
+    pub gpus_available: u64,
+    /// The lowest host port a tenant may publish.
+    pub host_port_min: u16,
+    /// The runtime the engine uses by itself; naming it is not a request.
+    pub default_runtime: String,
+    /// The cgroup the container goes under.
+    pub cgroup_parent: String,
+    /// The reserved labels the container gets: owner, team, project, reservation key.
+    pub labels: BTreeMap<String, String>,
+}
+
+impl Policy {
+    /// A policy that grants nothing beyond the ordinary, under this cgroup parent.
+    #[must_use]
+    pub fn new(cgroup_parent: impl Into<String>) -> Self {
+        Self {
+            swap: false,
+            storage_opt: false,
+            gpus_available: 0,
+            host_port_min: 1024,
+            default_runtime: "runc".to_owned(),
+            cgroup_parent: cgroup_parent.into(),
+            labels: BTreeMap::new(),
+        }
+    }
+}
+
+/// What the image brings along by itself. The engine merges these into the container, so a rule on
+/// the request alone would miss them.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ImageFacts {
+    /// The image's id, `sha256:...`; what the engine is told to run.
+    pub id: String,
+    /// `Config.Labels`.
+    pub labels: BTreeMap<String, String>,
+    /// `Config.Env`.
+    pub env: Vec<String>,
+    /// The keys of `Config.ExposedPorts`.
+    pub exposed_ports: Vec<String>,
+    /// The keys of `Config.Volumes`: each becomes an anonymous volume.
+    pub volumes: Vec<String>,
+    /// `Config.Healthcheck.Interval`, in nanoseconds.
+    pub health_interval_ns: Option<i64>,
+}
+
+/// A create request, decoded. Holds nothing a tenant can never have.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CreateRequest {
+    /// The image as the tenant names it, to be resolved by the caller.
+    pub image: String,
+    /// The team named by the label `plimsoll.team`.
+    pub team: Option<String>,
+    /// The project named by the label `plimsoll.project`.
+    pub project: Option<String>,
+    /// The tenant's labels, without reserved ones.
+    pub labels: BTreeMap<String, String>,
+    /// The network: `default`, `bridge` or `none`.
+    pub network: String,
+    /// The resource fields.
+    pub asked: Asked,
+    reserved: BTreeMap<String, String>,
+    config: Config,
+    host: HostConfig,
+    restart: RestartPolicy,
+    auto_remove: bool,
+    publish_all: bool,
+    runtime: String,
+    cgroup_parent: String,
+    swappiness: Option<i64>,
+    shm: Option<u64>,
+    tmpfs: BTreeMap<String, Tmpfs>,
+    storage: Option<u64>,
+    log: LogAsked,
+    gpus: Option<GpuRequest>,
+    host_ports: Vec<u16>,
+    warnings: Vec<String>,
+}
+
+/// A create request that may go to the engine once its claim is admitted.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// What the ledger charges.
+    pub claim: Amounts,
+    /// The same as numbers, with those the ledger does not charge.
+    pub requested: Requested,
+    /// The body for the engine.
+    pub body: Value,
+    /// For the `Warnings` of the answer.
+    pub warnings: Vec<String>,
+    /// The engine removes the container when it exits.
+    pub auto_remove: bool,
+    /// When the engine starts it by itself.
+    pub restart_policy: RestartPolicy,
+    /// The tenant's labels, without reserved ones.
+    pub labels: BTreeMap<String, String>,
+    /// The team named by the label `plimsoll.team`.
+    pub team: Option<String>,
+    /// The project named by the label `plimsoll.project`.
+    pub project: Option<String>,
+    /// GPUs to pin with [`Judged::pin_gpus`] before the body is sent.
+    pub gpus: Option<GpuRequest>,
+    /// Paths that become anonymous volumes because the image says so.
+    pub anonymous_volumes: Vec<String>,
+}
+
+impl CreateRequest {
+    /// Decodes a body.
+    ///
+    /// # Errors
+    /// [`Refusal::BadRequest`] for what is malformed, unknown or out of range, and
+    /// [`Refusal::Policy`] for what no tenant may ask.
+    pub fn parse(body: &[u8]) -> Result<Self, Refusal> {
+        parse::parse(body)
+    }
+}
+
+/// Decides on a request and writes the body for the engine. `defaults` are concrete: its `cpu` and
+/// `memory` already narrowed by [`ContainerDefaults::cpu_under`] and `memory_under`.
+///
+/// # Errors
+/// [`Refusal`] for what this host, image or class does not allow.
+pub fn judge(
+    request: &CreateRequest,
+    policy: &Policy,
+    image: &ImageFacts,
+    defaults: &ContainerDefaults,
+) -> Result<Judged, Refusal> {
+    let mut warnings = request.warnings.clone();
+    let mut config = request.config.clone();
+    let mut host = request.host.clone();
+
+    if !request.runtime.is_empty() && request.runtime != policy.default_runtime {
+        return Err(Refusal::policy(
+            "HostConfig.Runtime",
+            format!("--runtime {}", super::json::short(&request.runtime)),
+            "the runtime is part of the isolation between tenants",
+            "leave the option out",
+        ));
+    }
+    if !request.cgroup_parent.is_empty() && request.cgroup_parent != policy.cgroup_parent {
+        return Err(Refusal::policy(
+            "HostConfig.CgroupParent",
+            "--cgroup-parent",
+            "containers run in their owner's cgroup, where the quota holds",
+            "leave the option out",
+        ));
+    }
+    if let Some(port) = request
+        .host_ports
+        .iter()
+        .find(|port| **port < policy.host_port_min)
+    {
+        return Err(Refusal::policy(
+            "HostConfig.PortBindings",
+            format!("publishing host port {port}"),
+            format!("ports below {} belong to the host", policy.host_port_min),
+            "choose a higher port, or leave the host port out to get a free one",
+        ));
+    }
+    rules::publish_all(request.publish_all, &config, image)?;
+
+    let mut requested = numbers(request, policy, defaults, &mut warnings)?;
+    let temp = storage::temp(request, defaults)?;
+    requested.temp_storage = temp.total;
+    let layer = storage::layer(request.storage, policy, defaults)?;
+    let log = request.log.complete(defaults);
+    requested.storage = storage::sum(&[layer.charged, log.above_default(defaults)])?;
+    requested.gpus = gpu::count(request.gpus.as_ref(), policy)?;
+
+    let (env, env_warning) = gpu::env(config.env.take(), &image.env, requested.gpus > 0);
+    config.env = env;
+    warnings.extend(env_warning);
+    rules::slow_health_checks(&mut config, image);
+    config.image.clone_from(&image.id);
+    config.labels = labels(request, policy, image, &mut warnings);
+
+    host.network_mode.clone_from(&request.network);
+    host.cgroup_parent.clone_from(&policy.cgroup_parent);
+    host.cgroupns_mode = "private";
+    host.restart_policy = request.restart;
+    host.auto_remove = request.auto_remove;
+    host.publish_all_ports = request.publish_all;
+    host.log_config = log.body();
+    host.shm_size = temp.shm;
+    host.tmpfs = temp.tmpfs;
+    host.storage_opt = layer.option;
+    host.nano_cpus = requested.cpu.nano();
+    host.memory = requested.memory.0;
+    host.memory_swap = requested.memory_swap.0;
+    host.memory_reservation = requested.memory_reservation.0;
+    host.cpu_shares = requested.cpu_shares;
+    host.pids_limit = requested.pids;
+    host.device_requests = request
+        .gpus
+        .iter()
+        .map(|gpus| gpus.body(requested.gpus))
+        .collect();
+    host.memory_swappiness = request.swappiness.filter(|_| policy.swap);
+    if request.swappiness.is_some() && !policy.swap {
+        warnings.push(
+            "plimsoll: --memory-swappiness was left out: containers do not swap here".to_owned(),
+        );
+    }
+    config.host_config = host;
+
+    Ok(Judged {
+        claim: requested.claim(),
+        requested,
+        body: config.into_value(),
+        warnings,
+        auto_remove: request.auto_remove,
+        restart_policy: request.restart,
+        labels: request.labels.clone(),
+        team: request.team.clone(),
+        project: request.project.clone(),
+        gpus: request.gpus.clone(),
+        anonymous_volumes: image.volumes.clone(),
+    })
+}
+
+impl Judged {
+    /// Whether the engine may start the container by itself after an exit.
+    #[must_use]
+    pub fn restarts(&self) -> bool {
+        self.restart_policy.name != RestartName::No
+    }
+
+    /// Writes the devices chosen for this container into the body, in place of a count.
+    pub fn pin_gpus(&mut self, ids: &[String]) {
+        if let Some(gpus) = &self.gpus {
+            self.body["HostConfig"]["DeviceRequests"] = Value::Array(vec![gpus.pinned(ids)]);
+        }
+    }
+}
+
+fn numbers(
+    request: &CreateRequest,
+    policy: &Policy,
+    defaults: &ContainerDefaults,
+    warnings: &mut Vec<String>,
+) -> Result<Requested, Refusal> {
+    let asked = request.asked;
+    let cpu = asked.cpu.unwrap_or_else(|| {
+        warnings.push(format!(
+            "plimsoll: no CPU limit given, running with {} cores; choose with --cpus",
+            defaults.cpu
+        ));
+        defaults.cpu
+    });
+    if asked.memory.is_none() && asked.memory_swap.is_some() {
+        return Err(Refusal::bad(
+            "HostConfig.MemorySwap",
+            "needs a memory limit: set --memory too",
+        ));
+    }
+    let memory = asked.memory.unwrap_or_else(|| {
+        warnings.push(format!(
+            "plimsoll: no memory limit given, running with {}; choose with --memory",
+            defaults.memory
+        ));
+        defaults.memory
+    });
+    let memory_swap = memory_swap(asked.memory_swap, memory, policy.swap, warnings)?;
+    let reservation = asked.memory_reservation.unwrap_or_default();
+    if reservation > memory {
+        return Err(Refusal::bad(
+            "HostConfig.MemoryReservation",
+            format!("must not be above the memory limit of {memory}"),
+        ));
+    }
+    let pids = asked.pids.unwrap_or_else(|| {
+        warnings.push(format!(
+            "plimsoll: no process limit given, running with {}; choose with --pids-limit",
+            defaults.pids
+        ));
+        defaults.pids
+    });
+    Ok(Requested {
+        cpu,
+        memory,
+        memory_swap,
+        memory_reservation: reservation,
+        cpu_shares: asked.cpu_shares.unwrap_or(0),
+        pids,
+        ..Requested::default()
+    })
+}
+
+/// The tenant's labels, then ours over them. An image's reserved labels are blanked, because the
+/// engine would merge them in and they could claim to be ours.
+fn labels(
+    request: &CreateRequest,
+    policy: &Policy,
+    image: &ImageFacts,
+    warnings: &mut Vec<String>,
+) -> BTreeMap<String, String> {
+    let read = |key: &str| matches!(key, "plimsoll.team" | "plimsoll.project");
+    for (key, value) in &request.reserved {
+        if !read(key) && !value.is_empty() && policy.labels.get(key) != Some(value) {
+            warnings.push(format!(
+                "plimsoll: label {} was left out: labels under {RESERVED_LABELS} are reserved",
+                super::json::short(key)
+            ));
+        }
+    }
+    let mut labels = request.labels.clone();
+    for key in image.labels.keys().filter(|key| is_reserved(key)) {
+        labels.insert(key.clone(), String::new());
+    }
+    labels.extend(policy.labels.clone());
+    labels
+}
+
+fn is_reserved(label: &str) -> bool {
+    super::json::fold(label).starts_with(RESERVED_LABELS)
+}
