@@ -216,12 +216,12 @@ main() {
   local oks not_oks
   oks=$(grep -c '^ok ' "$work/results" || true)
   not_oks=$(grep -c '^not ok ' "$work/results" || true)
-  grep -q '^exit status [0-9]*$' "$work/results" || no_verdict "the guest went off before its script ended"
+  grep -q '^# exit status [0-9]*$' "$work/results" || no_verdict "the guest went off before its script ended"
   grep -qx "$oks passed, $not_oks failed" "$work/results" ||
     no_verdict "the script's closing line is missing or miscounts ($oks ok, $not_oks not ok)"
   [[ $((oks + not_oks)) -gt 0 ]] || no_verdict "the script checked nothing"
   say "guest ran for $((SECONDS - started)) s"
-  [[ $not_oks -eq 0 ]] && grep -qx 'exit status 0' "$work/results"
+  [[ $not_oks -eq 0 ]] && grep -qx '# exit status 0' "$work/results"
 }
 
 main
