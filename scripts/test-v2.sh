@@ -23,7 +23,8 @@ repo=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")/.." && pwd)
 readonly repo
 readonly recipe=$repo/scripts/v2
 readonly timeout_s=${PLIMSOLL_V2_TIMEOUT_S:-600}
-readonly cache=${PLIMSOLL_CACHE_DIR:-$repo/.cache}/v2
+cache=$(realpath -m -- "${PLIMSOLL_CACHE_DIR:-$repo/.cache}")/v2
+readonly cache
 readonly console_tail_lines=60
 
 say() { printf '# %s\n' "$*"; }
@@ -193,7 +194,7 @@ main() {
   trap cleanup EXIT
   trap 'exit 130' INT
   trap 'exit 143' TERM
-  # The snapshot of the root disk goes to TMPDIR as well, unlinked by QEMU.
+  # QEMU keeps what the guest writes to its root disk in an unlinked file.
   work=$(mktemp -d)
   local started=$SECONDS in_time=yes
   make_input_disk

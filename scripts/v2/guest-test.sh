@@ -116,12 +116,12 @@ slice_dir() {
   printf '%s\n' "$dir"
 }
 
-caps() { # caps DIR -> "cpu.max | memory.max | memory.swap.max | pids.max"
+caps() { # caps DIR -> "cpu.max, memory.max, memory.swap.max, pids.max"
   local file values=()
   for file in cpu.max memory.max memory.swap.max pids.max; do
     values+=("$(cat "$1/$file" 2>&1)")
   done
-  printf '%s | %s | %s | %s\n' "${values[@]}"
+  printf '%s, %s, %s, %s\n' "${values[@]}"
 }
 
 at_least() { [[ ${1:-0} -ge $2 ]] || { echo "$1 is below $2"; return 1; }; }
@@ -176,9 +176,9 @@ check_slices() {
   # Before: no unit, no directory, no child.
   check "properties of a slice that does not exist are accepted" \
     set_property "$user" CPUQuota=50% MemoryMax=256M MemorySwapMax=0 TasksMax=100
-  is "and hold at once, before it is started" "50000 100000 | 268435456 | 0 | 100" "$(caps "$dir")"
+  is "and hold at once, before it is started" "50000 100000, 268435456, 0, 100" "$(caps "$dir")"
   check "it can be started" timeout 60 systemctl start "$user"
-  is "and keeps them" "50000 100000 | 268435456 | 0 | 100" "$(caps "$dir")"
+  is "and keeps them" "50000 100000, 268435456, 0, 100" "$(caps "$dir")"
 
   id=$(docker run -d --network none --cgroup-parent "$user" --cpus 2 "$image" sh -c "$hold_48_mib" 2>&1) || true
   check "a container with more CPU than its slice starts, in its place" test -d "$dir/docker-$id.scope"
@@ -186,29 +186,29 @@ check_slices() {
 
   check "properties of a slice with children are accepted" \
     set_property "$user" CPUQuota=75% MemoryMax=300M TasksMax=150
-  is "and hold" "75000 100000 | 314572800 | 0 | 150" "$(caps "$dir")"
+  is "and hold" "75000 100000, 314572800, 0, 150" "$(caps "$dir")"
   check "systemd reloads" timeout 60 systemctl daemon-reload
-  is "the caps survive it" "75000 100000 | 314572800 | 0 | 150" "$(caps "$dir")"
+  is "the caps survive it" "75000 100000, 314572800, 0, 150" "$(caps "$dir")"
 
   # Why Plimsoll must not write the files itself.
   echo '33333 100000' >"$dir/cpu.max" || true
   echo 123456789 >"$dir/memory.max" || true
   check "the same properties are set once more" set_property "$user" CPUQuota=75% MemoryMax=300M
-  is "and mend what another hand wrote" "75000 100000 | 314572800 | 0 | 150" "$(caps "$dir")"
+  is "and mend what another hand wrote" "75000 100000, 314572800, 0, 150" "$(caps "$dir")"
   echo '33333 100000' >"$dir/cpu.max" || true
   check "systemd reloads again" timeout 60 systemctl daemon-reload
-  is "and undoes a direct write" "75000 100000 | 314572800 | 0 | 150" "$(caps "$dir")"
+  is "and undoes a direct write" "75000 100000, 314572800, 0, 150" "$(caps "$dir")"
 
   # D-Bus: CPU in microseconds per second (millicores x 1000), no zeroes.
   check "the bus takes all caps in one call" set_units_properties "$user" \
     4 CPUQuotaPerSecUSec t 1234000 MemoryMax t 314572800 MemorySwapMax t 0 TasksMax t 120
-  is "and they hold" "123400 100000 | 314572800 | 0 | 120" "$(caps "$dir")"
+  is "and they hold" "123400 100000, 314572800, 0, 120" "$(caps "$dir")"
   check "a call with one bad value is refused" \
     fails set_units_properties "$user" 2 MemoryMax t 209715200 TasksMax t 0
-  is "and changes nothing" "123400 100000 | 314572800 | 0 | 120" "$(caps "$dir")"
+  is "and changes nothing" "123400 100000, 314572800, 0, 120" "$(caps "$dir")"
   check "the largest number means no cap" set_units_properties "$user" \
     2 CPUQuotaPerSecUSec t 18446744073709551615 TasksMax t 18446744073709551615
-  is "and lifts it" "max 100000 | 314572800 | 0 | max" "$(caps "$dir")"
+  is "and lifts it" "max 100000, 314572800, 0, max" "$(caps "$dir")"
 
   # Lowering a slice below its use does not fail as on v1; it kills.
   check "the container holds its memory" within 60 memory_reaches "$dir" 50000000
@@ -222,7 +222,7 @@ check_slices() {
   check "its directory goes" test ! -e "$dir"
   id=$(docker run -d --network none --cgroup-parent "$user" "$image" sleep 100000 2>&1) || true
   check "the next container brings it back" test -d "$dir/docker-$id.scope"
-  is "with its caps" "75000 100000 | 314572800 | 0 | 150" "$(caps "$dir")"
+  is "with its caps" "75000 100000, 314572800, 0, 150" "$(caps "$dir")"
   docker rm -f "$id" >/dev/null 2>&1 || true
   timeout 60 systemctl stop "$user" || true
   timeout 60 systemctl revert "$user" >/dev/null 2>&1 || true
@@ -305,12 +305,12 @@ check_plimsoll() {
 
   # Judged where the container really is, so a wrong place is told once.
   [[ -z $scope ]] || ada_dir=$(dirname "$scope")
-  caps_wanted="100000 100000 | 536870912"
-  matches "the slice has ada's CPU and memory as caps" "^$caps_wanted " "$(caps "$ada_dir")"
+  caps_wanted="100000 100000, 536870912"
+  matches "the slice has ada's CPU and memory as caps" "^$caps_wanted," "$(caps "$ada_dir")"
   matches "and a cap on processes" '^[0-9]+$' "$(cat "$ada_dir/pids.max" 2>&1)"
   is "the container has its own memory cap" 268435456 "$(cat "$scope/memory.max" 2>&1)"
   check "systemd reloads" timeout 60 systemctl daemon-reload
-  matches "ada's caps survive it" "^$caps_wanted " "$(caps "$ada_dir")"
+  matches "ada's caps survive it" "^$caps_wanted," "$(caps "$ada_dir")"
 
   check "a container past ada's quota is refused" refuses_400_mib ada
   answer=$(as ben ps -aq --no-trunc 2>&1) || true
@@ -327,7 +327,7 @@ check_plimsoll() {
   check "it is ready again" within 120 ready
   check "it still has 0.25 GB reserved" within 30 usage_holds ada '.reservedMemoryGB == 0.25'
   check "it measures again" within 60 usage_holds ada '.currentMemoryGB >= 0.045 and .currentMemoryGB < 0.1'
-  matches "ada's caps are as before" "^$caps_wanted " "$(caps "$ada_dir")"
+  matches "ada's caps are as before" "^$caps_wanted," "$(caps "$ada_dir")"
   check "and the quota still refuses" refuses_400_mib ada
 
   check "ada removes her container" as ada rm -f "$holder"
