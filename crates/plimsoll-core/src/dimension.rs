@@ -7,7 +7,7 @@ use std::ops::{Index, IndexMut};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::units::{BYTES_PER_GB, Bytes, MilliCpu, trim};
+use crate::units::{BYTES_PER_GB, Bytes, MilliCpu, UnitError, check, trim};
 
 /// What one ledger unit of a dimension is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -184,6 +184,29 @@ impl Dimension {
     #[must_use]
     pub fn to_human(self, amount: u64) -> f64 {
         amount as f64 / self.unit().scale() as f64
+    }
+
+    /// The ledger amount for a number as people write it, rounded up to a whole ledger unit.
+    ///
+    /// # Errors
+    /// [`UnitError`] for NaN, infinities, negative numbers, fractions of whole things, percentages
+    /// over 100, days over 24 hours and amounts beyond what the ledger holds.
+    pub fn from_human(self, number: f64) -> Result<u64, UnitError> {
+        let (most, unit) = match self.unit() {
+            Unit::MilliCpu => return MilliCpu::from_cores(number).map(|cpu| cpu.0),
+            Unit::Bytes => return Bytes::from_gb(number).map(|bytes| bytes.0),
+            Unit::Count => (1 << 32, "in number"),
+            Unit::Mbps => (10_000_000, "Mbit/s"),
+            Unit::BasisPoints => (100, "%"),
+            Unit::SecondsAsHours => (24, "hours a day"),
+            Unit::SecondsAsMinutes => (60 * 24 * 366, "minutes"),
+            Unit::MilliHours => (1 << 40, "hours"),
+        };
+        check(number, most, unit)?;
+        if !self.unit().fractional() && number.fract() != 0.0 {
+            return Err(UnitError::NotWhole);
+        }
+        Ok((number * self.unit().scale() as f64 - 1e-6).ceil().max(0.0) as u64)
     }
 
     /// An amount with its unit, as in refusals and tables.
@@ -513,6 +536,30 @@ mod tests {
             .filter(|d| kept.get(*d) > 0)
             .collect();
         assert_eq!(kept, [Dimension::Storage, Dimension::Containers]);
+    }
+
+    #[test]
+    fn what_people_write_becomes_whole_ledger_units() {
+        for (d, number, amount) in [
+            (Dimension::Cpu, 1.5, Ok(1500)),
+            (Dimension::Memory, 0.5, Ok(512 << 20)),
+            (Dimension::Containers, 3.0, Ok(3)),
+            (Dimension::Containers, 3.5, Err(UnitError::NotWhole)),
+            (Dimension::CpuPercent, 80.0, Ok(8000)),
+            (
+                Dimension::CpuPercent,
+                101.0,
+                Err(UnitError::TooLarge {
+                    max: 100,
+                    unit: "%",
+                }),
+            ),
+            (Dimension::Runtime, 1.5, Ok(5400)),
+            (Dimension::Idle, -1.0, Err(UnitError::Negative)),
+            (Dimension::Pids, f64::NAN, Err(UnitError::NotFinite)),
+        ] {
+            assert_eq!(d.from_human(number), amount, "{d} {number}");
+        }
     }
 
     #[test]

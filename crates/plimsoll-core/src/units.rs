@@ -20,6 +20,9 @@ pub enum UnitError {
     /// Below zero.
     #[error("must not be negative")]
     Negative,
+    /// A fraction of something that comes in whole ones.
+    #[error("must be a whole number")]
+    NotWhole,
     /// More than the ledger can hold without a sum overflowing.
     #[error("is too large (at most {max} {unit})")]
     TooLarge {
@@ -159,7 +162,7 @@ pub fn trim(value: f64, decimals: usize) -> String {
     }
 }
 
-fn check(value: f64, max: u64, unit: &'static str) -> Result<(), UnitError> {
+pub(crate) fn check(value: f64, max: u64, unit: &'static str) -> Result<(), UnitError> {
     if !value.is_finite() {
         Err(UnitError::NotFinite)
     } else if value < 0.0 {

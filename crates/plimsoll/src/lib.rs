@@ -10,6 +10,7 @@ pub mod caps;
 pub mod clock;
 pub mod config;
 pub mod engine_facts;
+pub mod gateway;
 pub mod labels;
 pub mod meter;
 pub mod serve;

@@ -377,6 +377,17 @@ pub struct ImageConfig {
     /// What runs the command.
     #[serde(deserialize_with = "null_default")]
     pub entrypoint: Vec<String>,
+    /// How its health is checked.
+    #[serde(deserialize_with = "null_default")]
+    pub healthcheck: Healthcheck,
+}
+
+/// How a container's health is checked.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Healthcheck {
+    /// Nanoseconds between two checks; `None` means the engine's default.
+    pub interval: Option<i64>,
 }
 
 /// The engine about its host and itself.

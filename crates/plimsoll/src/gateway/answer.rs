@@ -1,0 +1,155 @@
+//! Responses, and reading request bodies within bounds.
+
+use bytes::Bytes;
+use http::header::{CONTENT_TYPE, HeaderValue};
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
+use hyper::body::Incoming;
+use plimsoll_host::engine::{BoxError, EngineBody};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::refused::Refused;
+
+/// The body of a response.
+pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
+
+/// The most bytes of a JSON request body.
+const JSON_MAX: usize = 4 << 20;
+
+/// The most bytes of an engine's answer that is read whole before it is passed on.
+const ENGINE_JSON_MAX: usize = 256 << 20;
+
+const JSON: HeaderValue = HeaderValue::from_static("application/json");
+
+pub(super) fn empty() -> Body {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// The engine's body, passed on as it comes.
+pub(super) fn passed(body: EngineBody) -> Body {
+    body.map_err(BoxError::from).boxed_unsync()
+}
+
+pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {
+    let text = serde_json::to_vec(value).expect("answers are plain JSON");
+    let mut response = Response::new(whole(text));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, JSON);
+    response
+}
+
+pub(super) fn status(status: StatusCode) -> Response<Body> {
+    let mut response = Response::new(empty());
+    *response.status_mut() = status;
+    response
+}
+
+/// A response of the engine with its own head: status and content type, nothing else.
+pub(super) fn relayed(response: Response<EngineBody>) -> Response<Body> {
+    let content_type = response.headers().get(CONTENT_TYPE).cloned();
+    let (head, body) = response.into_parts();
+    let mut relayed = Response::new(passed(body));
+    *relayed.status_mut() = head.status;
+    if let Some(content_type) = content_type {
+        relayed.headers_mut().insert(CONTENT_TYPE, content_type);
+    }
+    relayed
+}
+
+/// Reads a JSON body. The Content-Type is pinned, because the engine accepts forms, too.
+pub(super) async fn read_json(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refused> {
+    let bytes = read_bounded(body, JSON_MAX).await?;
+    let declared = headers.get(CONTENT_TYPE).map(|v| v.to_str().unwrap_or("?"));
+    let essence = declared.map(|v| {
+        v.split(';')
+            .next()
+            .unwrap_or("")
+            .trim()
+            .to_ascii_lowercase()
+    });
+    match essence.as_deref() {
+        Some("application/json") => Ok(bytes),
+        None if bytes.is_empty() => Ok(bytes),
+        other => Err(Refused::bad(
+            "Content-Type",
+            format!(
+                "must be application/json, not {}",
+                other.unwrap_or("absent")
+            ),
+        )),
+    }
+}
+
+/// Reads the body of a request that has none; `{}` counts as none.
+pub(super) async fn read_nothing(body: Incoming) -> Result<(), Refused> {
+    let bytes = read_bounded(body, JSON_MAX).await?;
+    match bytes.trim_ascii() {
+        b"" | b"{}" | b"null" => Ok(()),
+        _ => Err(Refused::bad(
+            "body",
+            "must be empty on this route".to_owned(),
+        )),
+    }
+}
+
+async fn read_bounded(body: Incoming, most: usize) -> Result<Bytes, Refused> {
+    match Limited::new(body, most).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refused::TooLarge { most }),
+        Err(error) => Err(Refused::bad("body", format!("cannot be read: {error}"))),
+    }
+}
+
+/// Reads an engine's JSON answer whole; its refusals become ours.
+pub(super) async fn engine_json(response: Response<EngineBody>) -> Result<Value, Refused> {
+    let status = response.status();
+    let bytes = engine_bytes(response).await?;
+    if status.is_client_error() || status.is_server_error() {
+        return Err(Refused::Engine {
+            status,
+            message: engine_message(&bytes),
+        });
+    }
+    serde_json::from_slice(&bytes).map_err(|_| Refused::EngineNonsense)
+}
+
+/// An engine's answer as it is, unless it is a refusal.
+pub(super) async fn accepted(
+    response: Response<EngineBody>,
+) -> Result<Response<EngineBody>, Refused> {
+    let status = response.status();
+    if status.is_client_error() || status.is_server_error() {
+        let bytes = engine_bytes(response).await?;
+        return Err(Refused::Engine {
+            status,
+            message: engine_message(&bytes),
+        });
+    }
+    Ok(response)
+}
+
+pub(super) async fn engine_bytes(response: Response<EngineBody>) -> Result<Bytes, Refused> {
+    let collected = Limited::new(response.into_body(), ENGINE_JSON_MAX)
+        .collect()
+        .await;
+    collected
+        .map(http_body_util::Collected::to_bytes)
+        .map_err(|_| Refused::EngineNonsense)
+}
+
+fn engine_message(bytes: &[u8]) -> String {
+    let value: Option<Value> = serde_json::from_slice(bytes).ok();
+    let message = value.as_ref().and_then(|v| v["message"].as_str());
+    message.map_or_else(
+        || String::from_utf8_lossy(bytes).trim().to_owned(),
+        str::to_owned,
+    )
+}

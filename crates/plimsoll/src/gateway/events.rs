@@ -1,0 +1,74 @@
+//! The engine's events, one by one: only those of the caller's containers, with the caller's names.
+
+use http::{Method, Response};
+use plimsoll_host::engine::empty;
+use plimsoll_host::request::query::QueryBuilder;
+use serde_json::{Value, json};
+
+use super::answer::{self, Body};
+use super::refused::Refused;
+use super::route::Call;
+use super::{names, resolve, stream, view};
+
+pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
+    let (since, until) = (call.query.str("since"), call.query.str("until"));
+    let mut filters =
+        call.query
+            .filters(&["container", "event", "image", "label", "type", "scope"])?;
+    let query = std::mem::take(&mut call.query);
+    query.finish()?;
+    for value in filters.get_mut("container").into_iter().flatten() {
+        *value = resolve::container(&call.app, &call.user, value)?.id;
+    }
+    // Nothing but containers has events for a tenant.
+    let only_others = filters
+        .get("type")
+        .is_some_and(|kinds| !kinds.is_empty() && !kinds.iter().any(|k| k == "container"));
+    filters.insert("type".to_owned(), vec!["container".to_owned()]);
+    view::only_mine(&mut filters, &call.app, &call.user);
+    let query = QueryBuilder::new()
+        .opt_str("since", since.as_deref())
+        .opt_str("until", until.as_deref())
+        .filters(&filters)
+        .finish();
+    let path = format!("/events{query}");
+    let sent = call
+        .app
+        .engine
+        .send(Method::GET, &path, &[], empty(), None)
+        .await?;
+    let response = answer::accepted(sent).await?;
+    let (app, user) = (call.app, call.user);
+    Ok(stream::lines(response, move |event| {
+        if only_others {
+            return None;
+        }
+        let id = event["Actor"]["ID"].as_str()?.to_owned();
+        let reservation = resolve::by_id(&app, &user, &id).ok().flatten()?;
+        Some(show(
+            event,
+            &names::shown(&reservation),
+            reservation.image.as_deref(),
+        ))
+    }))
+}
+
+fn show(mut event: Value, name: &str, image: Option<&str>) -> Value {
+    names::clean_labels(&mut event["Actor"]["Attributes"]);
+    event["Actor"]["Attributes"]["name"] = json!(name);
+    if let Some(image) = image {
+        event["Actor"]["Attributes"]["image"] = json!(image);
+        if event.get("from").is_some() {
+            event["from"] = json!(image);
+        }
+    }
+    if event["Actor"]["Attributes"].get("oldName").is_some() {
+        // A rename names the engine's old name.
+        let old = event["Actor"]["Attributes"]["oldName"]
+            .as_str()
+            .unwrap_or_default();
+        let shown = old.rsplit('.').next().unwrap_or_default().to_owned();
+        event["Actor"]["Attributes"]["oldName"] = json!(format!("/{shown}"));
+    }
+    event
+}

@@ -1,0 +1,108 @@
+//! Exec in own containers. Whose an exec is, the engine says: it belongs to its container.
+
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{Method, Response, StatusCode};
+use plimsoll_host::engine::{empty, full};
+use plimsoll_host::request::exec::{ExecRequest, ExecStart};
+use serde_json::Value;
+
+use super::answer::{self, Body};
+use super::refused::Refused;
+use super::route::Call;
+use super::{lifecycle, names, resolve, stream};
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    call.query.finish()?;
+    let body = answer::read_json(&call.headers, call.body).await?;
+    let request = ExecRequest::parse(&body)?;
+    let path = format!("/containers/{}/exec", owned.id);
+    let headers = [(CONTENT_TYPE, "application/json")];
+    let body = full(request.body().to_string());
+    let sent = call
+        .app
+        .engine
+        .send(Method::POST, &path, &headers, body, Some(CALL_TIMEOUT))
+        .await?;
+    let created = answer::engine_json(sent).await.map_err(|refused| {
+        refused.renamed(
+            &names::of(&owned.reservation),
+            &names::shown(&owned.reservation),
+        )
+    })?;
+    Ok(answer::json(StatusCode::CREATED, &created))
+}
+
+pub(super) async fn start(call: Call, id: &str) -> Result<Response<Body>, Refused> {
+    own(&call, id).await?;
+    call.query.finish()?;
+    let body = answer::read_json(&call.headers, call.body).await?;
+    let request = ExecStart::parse(&body)?;
+    let path = format!("/exec/{id}/start");
+    let body = request.body().to_string();
+    if request.detach {
+        let headers = [(CONTENT_TYPE, "application/json")];
+        let sent = call
+            .app
+            .engine
+            .send(
+                Method::POST,
+                &path,
+                &headers,
+                full(body),
+                Some(CALL_TIMEOUT),
+            )
+            .await?;
+        return Ok(answer::status(answer::accepted(sent).await?.status()));
+    }
+    stream::hijack(&call.app, &call.headers, call.upgrade, &path, Some(body)).await
+}
+
+pub(super) async fn resize(mut call: Call, id: &str) -> Result<Response<Body>, Refused> {
+    own(&call, id).await?;
+    let query = lifecycle::size_query(&mut call.query)?;
+    call.query.finish()?;
+    answer::read_nothing(call.body).await?;
+    let path = format!("/exec/{id}/resize{query}");
+    let sent = call
+        .app
+        .engine
+        .send(Method::POST, &path, &[], empty(), Some(CALL_TIMEOUT))
+        .await?;
+    Ok(answer::status(answer::accepted(sent).await?.status()))
+}
+
+pub(super) async fn inspect(call: Call, id: &str) -> Result<Response<Body>, Refused> {
+    let seen = own(&call, id).await?;
+    call.query.finish()?;
+    Ok(answer::json(StatusCode::OK, &seen))
+}
+
+/// The engine's view of an exec in one of the caller's containers; anything else is not there.
+async fn own(call: &Call, id: &str) -> Result<Value, Refused> {
+    let absent = || Refused::NotFound(format!("No such exec instance: {id}"));
+    if id.len() != 64 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return Err(absent());
+    }
+    let path = format!("/exec/{id}/json");
+    let sent = call
+        .app
+        .engine
+        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
+        .await?;
+    let seen = match answer::engine_json(sent).await {
+        Err(Refused::Engine { status, .. }) if status == StatusCode::NOT_FOUND => {
+            return Err(absent());
+        }
+        seen => seen?,
+    };
+    let container = seen["ContainerID"].as_str().unwrap_or_default();
+    match resolve::by_id(&call.app, &call.user, container)? {
+        Some(_) => Ok(seen),
+        None => Err(absent()),
+    }
+}

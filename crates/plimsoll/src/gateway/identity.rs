@@ -1,0 +1,189 @@
+//! Who calls: known by the socket, never by anything in the request.
+
+use std::path::Path;
+
+use plimsoll_core::entity::{Name, UserId};
+use plimsoll_host::ids::ContainerId;
+use plimsoll_host::peer;
+use plimsoll_store::{Actor, NewUser, Role, StoreError, User};
+use tokio::net::UnixStream;
+
+use super::refused::Refused;
+use crate::clock::new_id;
+use crate::state::App;
+
+/// The process at the other end of a connection, as the kernel names it.
+#[derive(Debug, Clone)]
+pub(super) enum Peer {
+    /// A process on the host.
+    Host { uid: u32 },
+    /// A process inside a container: it is that container's tenant, or nobody.
+    Container { id: ContainerId },
+    /// The kernel did not say, or the process ended before it could be looked at.
+    Unknown,
+}
+
+impl Peer {
+    pub(super) fn of(stream: &UnixStream) -> Self {
+        let Ok(credentials) = stream.peer_cred() else {
+            return Self::Unknown;
+        };
+        let uid = credentials.uid();
+        let Some(pid) = credentials.pid().and_then(|pid| u32::try_from(pid).ok()) else {
+            return Self::Unknown;
+        };
+        let proc_root = Path::new("/proc");
+        // The pid could be taken over by another process between the two looks.
+        let Ok(started) = peer::start_time(proc_root, pid) else {
+            return Self::Unknown;
+        };
+        let container = peer::container_of(proc_root, pid);
+        match (container, peer::start_time(proc_root, pid)) {
+            (Ok(inside), Ok(again)) if again == started => match inside {
+                Some(id) => Self::Container { id },
+                None => Self::Host { uid },
+            },
+            _ => Self::Unknown,
+        }
+    }
+}
+
+/// The caller's user as the ledger has it now: a suspension or deletion counts at once.
+pub(super) async fn caller(app: &App, peer: &Peer) -> Result<User, Refused> {
+    match peer {
+        Peer::Unknown => Err(Refused::denied(
+            "unknown_caller",
+            "cannot tell who is calling: the calling process ended or is hidden",
+        )),
+        Peer::Container { id } => {
+            let owner = app.store.by_container(&app.lease.host, id.as_str())?;
+            let owner = owner.ok_or_else(|| {
+                Refused::denied(
+                    "unknown_caller",
+                    "this container belongs to no user of Plimsoll",
+                )
+            })?;
+            Ok(app.store.user(&owner.user.to_string())?)
+        }
+        Peer::Host { uid } => match app.store.user_by_uid(*uid)? {
+            Some(user) => Ok(user),
+            None => provision(app, *uid).await,
+        },
+    }
+}
+
+/// Makes a user for an unknown uid where that is configured, else says how to get one.
+async fn provision(app: &App, uid: u32) -> Result<User, Refused> {
+    let tenants = &app.config.tenants;
+    let entry = passwd_entry(Path::new("/etc/passwd"), uid);
+    let named = entry.as_ref().map_or("NAME", |(name, _)| name.as_str());
+    let contact = tenants
+        .contact
+        .as_deref()
+        .unwrap_or("an administrator of this host");
+    let unknown = || {
+        Refused::denied(
+            "unknown_user",
+            format!(
+                "uid {uid} has no account here: ask {contact} to run \
+                 `plimsoll user add {named} --uid {uid}`"
+            ),
+        )
+    };
+    let (Some(class), Some((name, gid))) = (&tenants.provision_class, &entry) else {
+        return Err(unknown());
+    };
+    let allowed = if tenants.provision_groups.is_empty() {
+        uid >= 1000
+    } else {
+        in_groups(
+            Path::new("/etc/group"),
+            name,
+            *gid,
+            &tenants.provision_groups,
+        )
+    };
+    let Ok(name) = name.parse::<Name>() else {
+        return Err(unknown());
+    };
+    if !allowed {
+        return Err(unknown());
+    }
+    let user = NewUser {
+        id: UserId(new_id()),
+        name,
+        email: None,
+        os_uid: Some(uid),
+        role: Role::Member,
+        class: Some(class.clone()),
+    };
+    let actor = Actor {
+        name: "gateway".into(),
+        at_ms: app.clock.now_ms(),
+        reason: Some(format!("provisioned for uid {uid}")),
+    };
+    match app.store.add_user(user, actor).await {
+        Ok(user) => Ok(user),
+        // Two first requests at once.
+        Err(StoreError::Conflict(_)) => app.store.user_by_uid(uid)?.ok_or_else(unknown),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Name and primary group of a uid.
+fn passwd_entry(passwd: &Path, uid: u32) -> Option<(String, u32)> {
+    let text = std::fs::read_to_string(passwd).ok()?;
+    text.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        let (_, id, gid) = (fields.next()?, fields.next()?, fields.next()?);
+        (id.parse() == Ok(uid)).then(|| Some((name.to_owned(), gid.parse().ok()?)))?
+    })
+}
+
+/// Whether an OS user is in one of these groups, as a primary or further one.
+fn in_groups(group: &Path, user: &str, gid: u32, wanted: &[String]) -> bool {
+    let Ok(text) = std::fs::read_to_string(group) else {
+        return false;
+    };
+    text.lines().any(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [name, _, id, members] = fields[..] else {
+            return false;
+        };
+        wanted.iter().any(|w| w == name)
+            && (id.parse() == Ok(gid) || members.split(',').any(|m| m == user))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn os_users_and_their_groups_are_read_from_the_files() {
+        let dir = tempfile::tempdir().unwrap();
+        let passwd = dir.path().join("passwd");
+        std::fs::write(
+            &passwd,
+            "root:x:0:0::/root:/bin/sh\nada:x:1001:50:A:/home/ada:\n",
+        )
+        .unwrap();
+        assert_eq!(passwd_entry(&passwd, 1001), Some(("ada".to_owned(), 50)));
+        assert_eq!(passwd_entry(&passwd, 1002), None);
+        let group = dir.path().join("group");
+        std::fs::write(&group, "staff:x:50:\nlab:x:60:ben,ada\nempty:x:70:\n").unwrap();
+        for (wanted, expected) in [
+            ("staff", true),
+            ("lab", true),
+            ("empty", false),
+            ("no", false),
+        ] {
+            assert_eq!(
+                in_groups(&group, "ada", 50, &[wanted.to_owned()]),
+                expected,
+                "{wanted}"
+            );
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! `POST /containers/{id}/update`: the whole resulting set of limits is worked out, the difference
+//! admitted, and every value sent explicitly, under the container's lock.
+
+use std::time::Duration;
+
+use http::header::CONTENT_TYPE;
+use http::{Method, Response, StatusCode};
+use plimsoll_core::Dimension;
+use plimsoll_core::entity::DecisionId;
+use plimsoll_host::engine::{empty, full};
+use plimsoll_host::request::update::{CurrentResources, UpdateRequest, resulting};
+use plimsoll_store::Deed;
+use serde_json::json;
+
+use super::answer::{self, Body};
+use super::refused::Refused;
+use super::resolve;
+use super::route::Call;
+use crate::clock::new_id;
+use crate::settle::settle_locked;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    call.query.finish()?;
+    let body = answer::read_json(&call.headers, call.body).await?;
+    let request = UpdateRequest::parse(&body)?;
+    let app = call.app;
+    let done = tokio::spawn(async move {
+        let _held = app.container_locks.lock(&owned.id).await;
+        let settled = settle_locked(&app, &owned.id).await?;
+        let reservation = settled.unwrap_or(owned.reservation);
+        let path = format!("/containers/{}/json", owned.id);
+        let seen = app
+            .engine
+            .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
+            .await?;
+        let seen = answer::engine_json(seen).await?;
+        let current = CurrentResources::from_host_config(&seen["HostConfig"]);
+        let updated = resulting(&current, &request, false)?;
+        let mut claim = reservation.claim;
+        for d in [Dimension::Cpu, Dimension::Memory, Dimension::Pids] {
+            claim[d] = updated.after.get(d);
+        }
+        let deed = Deed {
+            decision: DecisionId(new_id()),
+            now_ms: app.clock.now_ms(),
+        };
+        let admission = app.store.resize(reservation.id, claim, deed).await?;
+        if admission.reservation.is_none() {
+            return Err(Refused::Quota(Box::new(admission.decision)));
+        }
+        let path = format!("/containers/{}/update", owned.id);
+        let sent = app
+            .engine
+            .send(
+                Method::POST,
+                &path,
+                &[(CONTENT_TYPE, "application/json")],
+                full(updated.body.to_string()),
+                Some(CALL_TIMEOUT),
+            )
+            .await;
+        let answered = match sent {
+            Ok(response) => answer::engine_json(response).await,
+            Err(error) => Err(error.into()),
+        };
+        // Whatever the engine made of it is what is charged.
+        settle_locked(&app, &owned.id).await?;
+        let mut warnings = updated.warnings;
+        let theirs = answered?;
+        let theirs = theirs["Warnings"].as_array().into_iter().flatten();
+        warnings.extend(theirs.filter_map(|w| w.as_str()).map(str::to_owned));
+        Ok(answer::json(StatusCode::OK, &json!({"Warnings": warnings})))
+    })
+    .await;
+    done.unwrap_or(Err(Refused::EngineNonsense))
+}

@@ -1,0 +1,278 @@
+//! Looking at own containers: list, inspect, top, logs, stats. Names, images and labels are shown as
+//! their owner knows them.
+
+use std::time::Duration;
+
+use http::{Method, Response, StatusCode};
+use plimsoll_host::engine::empty;
+use plimsoll_host::request::query::{Filters, QueryBuilder};
+use plimsoll_store::{Reservation, User};
+use serde_json::{Value, json};
+
+use super::answer::{self, Body};
+use super::refused::Refused;
+use super::route::Call;
+use super::{names, resolve, stream};
+use crate::labels;
+use crate::state::App;
+
+const CALL_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Filters of a list that mean the same for a tenant as for the engine.
+const PASSED: [&str; 9] = [
+    "ancestor", "exited", "expose", "health", "is-task", "label", "publish", "status", "network",
+];
+
+pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
+    let all = call.query.bool("all")?;
+    let size = call.query.bool("size")?;
+    let limit = call.query.i64("limit")?;
+    let last = call.query.i64("last")?.or(limit).filter(|n| *n > 0);
+    let mut allowed = PASSED.to_vec();
+    allowed.extend(["name", "id", "before", "since"]);
+    let mut filters = call.query.filters(&allowed)?;
+    call.query.finish()?;
+
+    let wanted_names = filters.remove("name").unwrap_or_default();
+    let wanted_ids = filters.remove("id").unwrap_or_default();
+    for key in ["before", "since"] {
+        for value in filters.get_mut(key).into_iter().flatten() {
+            *value = resolve::container(&call.app, &call.user, value)?.id;
+        }
+    }
+    only_mine(&mut filters, &call.app, &call.user);
+    let query = QueryBuilder::new()
+        .bool("all", all || last.is_some())
+        .bool("size", size)
+        .filters(&filters)
+        .finish();
+    let path = format!("/containers/json{query}");
+    let sent = call
+        .app
+        .engine
+        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
+        .await?;
+    let listed = answer::engine_json(sent).await?;
+    let own = resolve::all(&call.app, &call.user).await?;
+    let Value::Array(listed) = listed else {
+        return Err(Refused::EngineNonsense);
+    };
+    let mut shown = Vec::new();
+    for mut container in listed {
+        let Some(reservation) = container["Id"].as_str().and_then(|id| own.get(id)) else {
+            continue;
+        };
+        let name = names::shown(reservation);
+        let id = container["Id"].as_str().unwrap_or_default();
+        let fits = (wanted_names.is_empty() || wanted_names.iter().any(|w| name_fits(&name, w)))
+            && (wanted_ids.is_empty() || wanted_ids.iter().any(|w| id.starts_with(w.as_str())));
+        if !fits {
+            continue;
+        }
+        container["Names"] = json!([format!("/{name}")]);
+        if let Some(image) = &reservation.image {
+            container["Image"] = json!(image);
+        }
+        names::clean_labels(&mut container["Labels"]);
+        shown.push(container);
+        if last.is_some_and(|last| shown.len() as i64 >= last) {
+            break;
+        }
+    }
+    Ok(answer::json(StatusCode::OK, &shown))
+}
+
+/// Narrows what the engine sends to what can be the caller's; the ledger decides.
+pub(super) fn only_mine(filters: &mut Filters, app: &App, user: &User) {
+    let label = filters.entry("label".to_owned()).or_default();
+    label.push(format!("{}={}", labels::INSTANCE, app.instance.as_str()));
+    label.push(format!("{}={}", labels::USER, user.id));
+}
+
+/// Whether a name fits a filter: contained in it, or anchored with `^` and `$` as clients do.
+fn name_fits(name: &str, wanted: &str) -> bool {
+    let start = wanted.strip_prefix('^');
+    let rest = start.unwrap_or(wanted);
+    let end = rest.strip_suffix('$');
+    let text = end.unwrap_or(rest);
+    let text = text
+        .strip_prefix("/?")
+        .or_else(|| text.strip_prefix('/'))
+        .unwrap_or(text);
+    match (start.is_some(), end.is_some()) {
+        (true, true) => name == text,
+        (true, false) => name.starts_with(text),
+        (false, true) => name.ends_with(text),
+        (false, false) => name.contains(text),
+    }
+}
+
+pub(super) async fn inspect(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let size = call.query.bool("size")?;
+    call.query.finish()?;
+    let query = QueryBuilder::new().bool("size", size).finish();
+    let path = format!("/containers/{}/json{query}", owned.id);
+    let sent = call
+        .app
+        .engine
+        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
+        .await?;
+    let mut seen = match answer::engine_json(sent).await {
+        Err(Refused::Engine { status, .. }) if status == StatusCode::NOT_FOUND => {
+            return Err(Refused::no_container(reference));
+        }
+        seen => seen?,
+    };
+    show(&mut seen, &owned.reservation);
+    Ok(answer::json(StatusCode::OK, &seen))
+}
+
+/// An inspect answer as the owner sees it: their names, and no paths of the host.
+fn show(seen: &mut Value, reservation: &Reservation) {
+    seen["Name"] = json!(format!("/{}", names::shown(reservation)));
+    if let Some(image) = &reservation.image {
+        seen["Config"]["Image"] = json!(image);
+    }
+    names::clean_labels(&mut seen["Config"]["Labels"]);
+    seen["HostConfig"]["CgroupParent"] = json!("");
+    for path in ["LogPath", "HostnamePath", "HostsPath", "ResolvConfPath"] {
+        if seen.get(path).is_some() {
+            seen[path] = json!("");
+        }
+    }
+    if seen["GraphDriver"].get("Data").is_some() {
+        seen["GraphDriver"]["Data"] = json!(null);
+    }
+}
+
+pub(super) async fn top(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let args = call.query.str("ps_args");
+    call.query.finish()?;
+    // They go to `ps` on the host.
+    let plain = |a: &String| {
+        a.len() <= 128
+            && a.bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b" ,=_-".contains(&b))
+    };
+    if args.as_ref().is_some_and(|a| !plain(a)) {
+        return Err(Refused::bad(
+            "query ps_args",
+            "may hold only letters, digits, spaces, commas, '=', '_' and '-'".to_owned(),
+        ));
+    }
+    let query = QueryBuilder::new()
+        .opt_str("ps_args", args.as_deref())
+        .finish();
+    let path = format!("/containers/{}/top{query}", owned.id);
+    let sent = call
+        .app
+        .engine
+        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
+        .await?;
+    Ok(answer::json(
+        StatusCode::OK,
+        &answer::engine_json(sent).await?,
+    ))
+}
+
+pub(super) async fn logs(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let mut query = QueryBuilder::new();
+    for name in ["follow", "stdout", "stderr", "timestamps", "details"] {
+        query = query.bool(name, call.query.bool(name)?);
+    }
+    for name in ["since", "until", "tail"] {
+        query = query.opt_str(name, call.query.str(name).as_deref());
+    }
+    call.query.finish()?;
+    let path = format!("/containers/{}/logs{}", owned.id, query.finish());
+    let sent = call
+        .app
+        .engine
+        .send(Method::GET, &path, &[], empty(), None)
+        .await?;
+    Ok(answer::relayed(answer::accepted(sent).await?))
+}
+
+pub(super) async fn stats(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let follow = call.query.opt_bool("stream")?.unwrap_or(true);
+    let one_shot = call.query.bool("one-shot")?;
+    call.query.finish()?;
+    let query = QueryBuilder::new()
+        .bool("stream", follow)
+        .bool("one-shot", one_shot)
+        .finish();
+    let path = format!("/containers/{}/stats{query}", owned.id);
+    let sent = call
+        .app
+        .engine
+        .send(Method::GET, &path, &[], empty(), None)
+        .await?;
+    let response = answer::accepted(sent).await?;
+    let name = json!(format!("/{}", names::shown(&owned.reservation)));
+    Ok(stream::lines(response, move |mut reading| {
+        reading["name"] = name.clone();
+        Some(reading)
+    }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_filtered_as_clients_ask() {
+        for (name, wanted, fits) in [
+            ("web-1", "web", true),
+            ("web-1", "^/web-1$", true),
+            ("web-1", "^/?web-1$", true),
+            ("web-10", "^web-1$", false),
+            ("my-web", "^web", false),
+            ("my-web", "web$", true),
+            ("db", "web", false),
+        ] {
+            assert_eq!(name_fits(name, wanted), fits, "{name} {wanted}");
+        }
+    }
+
+    #[test]
+    fn an_inspected_container_shows_nothing_of_the_host() {
+        let mut seen = json!({
+            "Name": "/ada.x.web", "LogPath": "/var/lib/docker/x", "HostsPath": "/var/lib/docker/h",
+            "GraphDriver": {"Name": "overlay2", "Data": {"UpperDir": "/var/lib/docker/o"}},
+            "Config": {"Image": "sha256:1", "Labels": {"plimsoll.user": "u"}},
+            "HostConfig": {"CgroupParent": "/plimsoll/u1"},
+        });
+        let reservation = Reservation {
+            id: plimsoll_core::entity::ReservationId(uuid::Uuid::nil()),
+            host: "h".into(),
+            user: plimsoll_core::entity::UserId(uuid::Uuid::nil()),
+            user_name: "ada".into(),
+            team: None,
+            team_name: None,
+            project: None,
+            state: plimsoll_core::State::Active,
+            claim: plimsoll_core::Amounts::ZERO,
+            origin: plimsoll_store::Origin::Gateway,
+            decision: None,
+            container: None,
+            container_name: Some("web".into()),
+            image: Some("busybox".into()),
+            expires_ms: None,
+            created_ms: 0,
+            changed_ms: 0,
+            started_ms: None,
+        };
+        show(&mut seen, &reservation);
+        let text = seen.to_string();
+        assert!(
+            !text.contains("/var/lib/docker") && !text.contains("plimsoll"),
+            "{text}"
+        );
+        assert_eq!(seen["Name"], "/web");
+        assert_eq!(seen["Config"]["Image"], "busybox");
+    }
+}
