@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use crate::error::{Result, StoreError};
-use crate::records::{Host, Quota, Team, TeamChoice, User};
+use crate::records::{Host, Quota, Role, Team, TeamChoice, User};
 use crate::rows;
 
 /// A balance.
@@ -322,6 +322,26 @@ impl<'c> Books<'c> {
             system,
             owner,
         })
+    }
+
+    /// The path of a claim of nobody in particular in `team`: a member whose allotment bounds nothing.
+    pub(crate) fn team_path(&mut self, team: &Team, host: &str) -> Result<Path> {
+        let nobody = User {
+            id: UserId(Uuid::nil()),
+            name: format!("team {}", team.name),
+            email: None,
+            os_uid: None,
+            role: Role::Member,
+            default_team: None,
+            suspended: false,
+            draining: false,
+            created_ms: 0,
+        };
+        let mut path = self.path(&nobody, Some(team), host)?;
+        if let Owner::Team(place) = &mut path.owner {
+            place.allotment = Limits::UNLIMITED;
+        }
+        Ok(path)
     }
 
     /// Moves a charge of `user` in `team` on `host` from `before` to `after` on every balance it is

@@ -20,18 +20,20 @@ use crate::violations;
 pub(crate) fn class(connection: &Connection, name: &str) -> Result<QuotaClass> {
     connection
         .prepare_cached("SELECT name, limits, defaults FROM quota_class WHERE name = ?1")?
-        .query_row([name], |row| {
-            Ok(QuotaClass {
-                name: row.get(0)?,
-                limits: rows::parse(row, 1)?,
-                defaults: rows::parse(row, 2)?,
-            })
-        })
+        .query_row([name], class_row)
         .optional()?
         .ok_or_else(|| StoreError::NotFound {
             what: "class",
             name: name.to_owned(),
         })
+}
+
+fn class_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<QuotaClass> {
+    Ok(QuotaClass {
+        name: row.get(0)?,
+        limits: rows::parse(row, 1)?,
+        defaults: rows::parse(row, 2)?,
+    })
 }
 
 pub(crate) fn insert(
@@ -295,6 +297,18 @@ impl Store {
     /// `NotFound`.
     pub fn class(&self, name: &str) -> Result<QuotaClass> {
         self.read(|books| class(books.connection, name))
+    }
+
+    /// Every class, by name.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn classes(&self) -> Result<Vec<QuotaClass>> {
+        self.read_list(|books| {
+            let sql = "SELECT name, limits, defaults FROM quota_class ORDER BY name";
+            rows::all(books.connection, sql, [], class_row)
+        })
+        .await
     }
 
     /// The defaults of containers of a user: those of their class.

@@ -6,7 +6,7 @@
 
 use plimsoll_core::admit::{Path, Verdict, admit};
 use plimsoll_core::dimension::Amounts;
-use plimsoll_core::entity::{DecisionId, MemberRole, ReservationId, UserId};
+use plimsoll_core::entity::{DecisionId, MemberRole, ReservationId, TeamId, UserId};
 use plimsoll_core::remedy::{Holding, Remedy, refusal, remedies};
 use plimsoll_core::reservation::State;
 use rusqlite::{OptionalExtension, params, params_from_iter};
@@ -351,6 +351,26 @@ impl Store {
                 path: judged.path,
                 verdict: judged.verdict,
                 remedies,
+                message,
+            })
+        })
+    }
+
+    /// Would this fit into a team, whoever of its members asked? Allotments are left out of it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn evaluate_team(&self, team: TeamId, host: &str, after: &Amounts) -> Result<Evaluation> {
+        self.read(|books| {
+            let team = books.team(team)?;
+            let path = books.team_path(&team, host)?;
+            let verdict = admit(&path, &Amounts::ZERO, after);
+            let steps = remedies(&path, &Amounts::ZERO, after, &verdict, &[], &[]);
+            let message = (!verdict.allowed()).then(|| refusal(&path, after, &verdict, &steps));
+            Ok(Evaluation {
+                path,
+                verdict,
+                remedies: steps,
                 message,
             })
         })

@@ -105,6 +105,19 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     let mut terminate = signal(SignalKind::terminate()).map_err(ServeError::Signals)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ServeError::Signals)?;
     let app = build(config, Clock::default()).await?;
+    match crate::api::ensure_admin_token(&app).await {
+        Ok(Some(path)) => {
+            tracing::info!(path = %path.display(), "the administrator's token is in this file");
+        }
+        Ok(None) => {}
+        Err(source) => {
+            let path = app.config.admin_token_path();
+            return Err(ServeError::Token {
+                path,
+                source: source.into(),
+            });
+        }
+    }
     let (stop, shutdown) = watch::channel(false);
     let mut running = start(&app, &shutdown).await?;
     tokio::select! {
@@ -147,8 +160,12 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
     let collecting = Arc::new(Mutex::new(collecting));
 
     let mut running = JoinSet::new();
-    let _ = (&tcp, &api_socket);
-    for listener in gateways {}
+    let end = || ended(shutdown.clone());
+    running.spawn(crate::api::serve_tcp(Arc::clone(app), tcp, end()));
+    running.spawn(crate::api::serve_unix(Arc::clone(app), api_socket, end()));
+    for listener in gateways {
+        running.spawn(crate::gateway::serve(Arc::clone(app), listener, end()));
+    }
     running.spawn(tasks::events::run(Arc::clone(app), shutdown.clone()));
     let seconds = Duration::from_secs_f64;
     running.spawn(tasks::drive(

@@ -1,0 +1,72 @@
+//! `GET /api/containers`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use plimsoll_core::State as Stands;
+use plimsoll_store::ReservationFilter;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::input::Params;
+use super::output;
+use super::problem::{Answer, Problem};
+use crate::state::App;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Which {
+    user: Option<String>,
+    team: Option<String>,
+    project: Option<String>,
+    state: Option<String>,
+}
+
+pub(super) async fn list(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Params(which): Params<Which>,
+) -> Answer<Json<Value>> {
+    let mut filter = ReservationFilter {
+        project: which.project,
+        ..ReservationFilter::default()
+    };
+    if let Some(state) = &which.state {
+        let state = Stands::from_name(state).ok_or_else(|| {
+            Problem::field(
+                "state",
+                "must be pending, active, stopped, released or void",
+            )
+        })?;
+        filter.states = vec![state];
+    }
+    if let Some(team) = &which.team {
+        let team = app.store.team(team)?;
+        caller.reads_team(&app, &team)?;
+        filter.team = Some(team.id);
+    }
+    if let Some(user) = &which.user {
+        let user = app.store.user(user)?;
+        caller.reads_user(&app, &user).await?;
+        filter.user = Some(user.id);
+    }
+    // Without a scope of their own choosing, people see their own.
+    if filter.team.is_none() && filter.user.is_none() && caller.reads_all().is_err() {
+        filter.user = caller.user.as_ref().map(|u| u.id);
+    }
+    let rows = app.store.reservations(filter).await?;
+    let items: Vec<Value> = rows
+        .iter()
+        .map(|r| {
+            output::container(
+                r,
+                r.container
+                    .as_deref()
+                    .and_then(|id| app.meter.container(id)),
+            )
+        })
+        .collect();
+    Ok(Json(json!({"items": items})))
+}

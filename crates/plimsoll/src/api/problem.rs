@@ -1,0 +1,140 @@
+//! Errors as RFC 9457 problem documents: the one place that gives them a status.
+
+use axum::Json;
+use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::{Method, StatusCode, Uri};
+use axum::response::{IntoResponse, Response};
+use plimsoll_store::{Decision, StoreError};
+use serde_json::{Map, Value, json};
+
+use super::output;
+use crate::tasks::in_full;
+
+/// A request that was not done, and why.
+#[derive(Debug)]
+pub(super) struct Problem {
+    status: StatusCode,
+    code: &'static str,
+    detail: String,
+    more: Map<String, Value>,
+}
+
+/// What handlers return.
+pub(super) type Answer<T = Response> = Result<T, Problem>;
+
+impl Problem {
+    pub(super) fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            code,
+            detail: detail.into(),
+            more: Map::new(),
+        }
+    }
+
+    pub(super) fn unauthenticated(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::UNAUTHORIZED, "unauthenticated", detail)
+    }
+
+    pub(super) fn forbidden(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "forbidden", detail)
+    }
+
+    pub(super) fn not_found(what: &str, name: &str) -> Self {
+        Self::new(
+            StatusCode::NOT_FOUND,
+            "not_found",
+            format!("no {what} named {name}"),
+        )
+    }
+
+    /// A field that does not hold what it should.
+    pub(super) fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
+        let (field, why) = (field.into(), why.into());
+        let detail = format!("{field}: {why}");
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail)
+            .with("field", json!(field))
+    }
+
+    pub(super) fn with(mut self, key: &str, value: Value) -> Self {
+        self.more.insert(key.to_owned(), value);
+        self
+    }
+
+    /// A refused claim.
+    pub(super) fn refused(decision: &Decision) -> Self {
+        let detail = decision
+            .message
+            .clone()
+            .unwrap_or_else(|| "quota exceeded".to_owned());
+        let violations = decision.violations.iter().map(output::violation).collect();
+        let remedies = decision.remedies.iter().map(output::remedy).collect();
+        Self::new(StatusCode::FORBIDDEN, "quota_exceeded", detail)
+            .with("decision", json!(decision.id))
+            .with("violations", Value::Array(violations))
+            .with("remedies", Value::Array(remedies))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = self.more;
+        body.insert(
+            "type".to_owned(),
+            json!(format!("urn:plimsoll:problem:{}", self.code)),
+        );
+        let title = self.status.canonical_reason().unwrap_or("Error");
+        body.insert("title".to_owned(), json!(title));
+        body.insert("status".to_owned(), json!(self.status.as_u16()));
+        body.insert("code".to_owned(), json!(self.code));
+        body.insert("detail".to_owned(), json!(self.detail));
+        let mut response = (self.status, Json(Value::Object(body))).into_response();
+        response.headers_mut().insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if self.status == StatusCode::UNAUTHORIZED {
+            response
+                .headers_mut()
+                .insert("www-authenticate", HeaderValue::from_static("Bearer"));
+        }
+        response
+    }
+}
+
+impl From<Problem> for Response {
+    fn from(problem: Problem) -> Self {
+        problem.into_response()
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        let (status, code) = match &error {
+            StoreError::NotFound { .. } => (StatusCode::NOT_FOUND, "not_found"),
+            StoreError::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
+            StoreError::Stale { .. } => (StatusCode::PRECONDITION_FAILED, "stale"),
+            StoreError::Forbidden(_) => (StatusCode::FORBIDDEN, "forbidden"),
+            StoreError::Invalid(_) => (StatusCode::UNPROCESSABLE_ENTITY, "invalid"),
+            StoreError::DiskFull => (StatusCode::INSUFFICIENT_STORAGE, "disk_full"),
+            StoreError::Busy | StoreError::Stopped | StoreError::Fenced { .. } => {
+                (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
+            }
+            _ => {
+                tracing::error!(error = in_full(&error), "the ledger failed a request");
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
+        };
+        Self::new(status, code, error.to_string())
+    }
+}
+
+pub(super) async fn no_route(uri: Uri) -> Problem {
+    let detail = format!("there is no {}; /api/docs lists what there is", uri.path());
+    Problem::new(StatusCode::NOT_FOUND, "no_route", detail)
+}
+
+pub(super) async fn no_method(method: Method, uri: Uri) -> Problem {
+    let detail = format!("{method} is not possible on {}", uri.path());
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "no_method", detail)
+}

@@ -1,0 +1,120 @@
+//! `/api/projects`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use plimsoll_core::entity::{Name, ProjectId};
+use plimsoll_store::Project;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::input::Body;
+use super::output;
+use super::problem::{Answer, Problem};
+use crate::clock::new_id;
+use crate::state::App;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct New {
+    name: Name,
+    team: Option<String>,
+    user: Option<String>,
+}
+
+pub(super) async fn add(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(new): Body<New>,
+) -> Answer {
+    let (team, user) = match (new.team, new.user) {
+        (Some(team), None) => {
+            let team = app.store.team(&team)?;
+            caller.leads_team(&app, &team)?;
+            (Some(team.id), None)
+        }
+        (None, Some(user)) => {
+            let user = app.store.user(&user)?;
+            caller.acts_for(&user)?;
+            (None, Some(user.id))
+        }
+        (None, None) => match &caller.user {
+            Some(user) => (None, Some(user.id)),
+            None => {
+                return Err(Problem::field(
+                    "team",
+                    "name the team or the user it belongs to",
+                ));
+            }
+        },
+        (Some(_), Some(_)) => {
+            return Err(Problem::field(
+                "user",
+                "a project belongs to a team or to a user, not both",
+            ));
+        }
+    };
+    let project = Project {
+        id: ProjectId(new_id()),
+        name: new.name.to_string(),
+        team,
+        user,
+        created_ms: app.clock.now_ms(),
+    };
+    let project = app
+        .store
+        .add_project(project, caller.actor(&app, None))
+        .await?;
+    Ok((StatusCode::CREATED, Json(output::project(&project))).into_response())
+}
+
+/// Whether the caller sees a project: their own, their teams', or all.
+fn sees(app: &App, caller: &Caller, project: &Project) -> Result<bool, Problem> {
+    if caller.reads_all().is_ok() || project.user.is_some_and(|user| caller.is(user)) {
+        return Ok(true);
+    }
+    match project.team {
+        Some(team) => Ok(caller
+            .reads_team(app, &app.store.team(&team.to_string())?)
+            .is_ok()),
+        None => Ok(false),
+    }
+}
+
+pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Value>> {
+    let mut shown = Vec::new();
+    for project in app.store.projects().await? {
+        if sees(&app, &caller, &project)? {
+            shown.push(output::project(&project));
+        }
+    }
+    Ok(Json(json!({"items": shown})))
+}
+
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(id): Path<String>,
+) -> Answer {
+    let projects = app.store.projects().await?;
+    let project = projects
+        .into_iter()
+        .find(|p| p.id.to_string() == id)
+        .ok_or_else(|| Problem::not_found("project", &id))?;
+    if !sees(&app, &caller, &project)? {
+        return Err(Problem::not_found("project", &id));
+    }
+    match project.team {
+        Some(team) => caller.leads_team(&app, &app.store.team(&team.to_string())?)?,
+        None if project.user.is_some_and(|user| caller.is(user)) => {}
+        None => caller.admin()?,
+    }
+    app.store
+        .delete_project(project.id, caller.actor(&app, None))
+        .await?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}

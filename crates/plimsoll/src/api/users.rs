@@ -1,0 +1,153 @@
+//! `/api/users`
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use plimsoll_core::entity::{Name, UserId};
+use plimsoll_store::{NewUser, Role};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::input::{Body, Params, present};
+use super::output;
+use super::problem::{Answer, Problem};
+use crate::clock::new_id;
+use crate::state::App;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct New {
+    name: Name,
+    email: Option<String>,
+    os_uid: Option<u32>,
+    class: Option<String>,
+    role: Option<String>,
+}
+
+pub(super) fn role(field: &str, text: &str) -> Result<Role, Problem> {
+    Role::from_name(text).ok_or_else(|| Problem::field(field, "must be member, viewer or admin"))
+}
+
+pub(super) async fn add(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(new): Body<New>,
+) -> Answer {
+    caller.admin()?;
+    let user = NewUser {
+        id: UserId(new_id()),
+        name: new.name,
+        email: new.email,
+        os_uid: new.os_uid,
+        role: new
+            .role
+            .as_deref()
+            .map_or(Ok(Role::Member), |text| role("role", text))?,
+        class: new.class,
+    };
+    let user = app.store.add_user(user, caller.actor(&app, None)).await?;
+    Ok((StatusCode::CREATED, Json(output::user(&user))).into_response())
+}
+
+pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Value>> {
+    caller.reads_all()?;
+    let users = app.store.users().await?;
+    Ok(Json(
+        json!({"items": users.iter().map(output::user).collect::<Vec<_>>()}),
+    ))
+}
+
+pub(super) async fn show(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(user): Path<String>,
+) -> Answer<Json<Value>> {
+    let user = app.store.user(&user)?;
+    caller.reads_user(&app, &user).await?;
+    let places = app.store.members(None, Some(user.id)).await?;
+    let mut shown = output::user(&user);
+    shown["teams"] = Value::Array(places.iter().map(output::member).collect());
+    Ok(Json(shown))
+}
+
+/// The caller themselves.
+pub(super) async fn me(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Value>> {
+    let teams = match &caller.user {
+        Some(user) => app.store.members(None, Some(user.id)).await?,
+        None => Vec::new(),
+    };
+    Ok(Json(json!({
+        "name": caller.name, "role": caller.role.name(),
+        "user": caller.user.as_ref().map(output::user),
+        "teams": teams.iter().map(output::member).collect::<Vec<_>>(),
+    })))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Change {
+    suspended: Option<bool>,
+    #[serde(default, deserialize_with = "present")]
+    email: Option<Option<String>>,
+    #[serde(default, deserialize_with = "present")]
+    os_uid: Option<Option<u32>>,
+    reason: Option<String>,
+}
+
+pub(super) async fn change(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(user): Path<String>,
+    Body(change): Body<Change>,
+) -> Answer<Json<Value>> {
+    caller.admin()?;
+    let user = app.store.user(&user)?;
+    let actor = caller.actor(&app, change.reason);
+    let changed = app
+        .store
+        .change_user(
+            user.id,
+            change.suspended,
+            change.email,
+            change.os_uid,
+            actor,
+        )
+        .await?;
+    Ok(Json(output::user(&changed)))
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Drain {
+    #[serde(default)]
+    pub(super) drain: bool,
+}
+
+/// 204 when gone, 202 when draining.
+pub(super) fn gone(gone: bool) -> Response {
+    if gone {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::ACCEPTED
+    }
+    .into_response()
+}
+
+pub(super) async fn delete(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(user): Path<String>,
+    Params(how): Params<Drain>,
+) -> Answer {
+    caller.admin()?;
+    let user = app.store.user(&user)?;
+    Ok(gone(
+        app.store
+            .delete_user(user.id, how.drain, caller.actor(&app, None))
+            .await?,
+    ))
+}

@@ -1,0 +1,140 @@
+//! `POST /api/quotas/validate`: would this fit? The same decision that create would get.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use plimsoll_core::dimension::{Amounts, Dimension};
+use plimsoll_store::{Claim, TeamChoice};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::input::Body;
+use super::output;
+use super::problem::{Answer, Problem};
+use crate::meter::Whose;
+use crate::state::App;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Ask {
+    entity_type: String,
+    entity_id: String,
+    team: Option<String>,
+    project: Option<String>,
+    resource_request: ResourceRequest,
+}
+
+/// What is asked for, in people's units.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct ResourceRequest {
+    #[serde(default)]
+    cpu_cores: f64,
+    #[serde(default, rename = "memoryGB")]
+    memory_gb: f64,
+    #[serde(default, rename = "storageGB")]
+    storage_gb: f64,
+    #[serde(default, rename = "tempStorageGB")]
+    temp_storage_gb: f64,
+    #[serde(default)]
+    gpus: f64,
+    #[serde(default)]
+    pids: f64,
+    #[serde(default = "one")]
+    containers: f64,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+impl ResourceRequest {
+    /// The claim, with each number checked.
+    pub(super) fn amounts(&self) -> Result<Amounts, Problem> {
+        let mut amounts = Amounts::ZERO;
+        for (name, d, number) in [
+            ("cpuCores", Dimension::Cpu, self.cpu_cores),
+            ("memoryGB", Dimension::Memory, self.memory_gb),
+            ("storageGB", Dimension::Storage, self.storage_gb),
+            (
+                "tempStorageGB",
+                Dimension::TempStorage,
+                self.temp_storage_gb,
+            ),
+            ("gpus", Dimension::Gpus, self.gpus),
+            ("pids", Dimension::Pids, self.pids),
+            ("containers", Dimension::Containers, self.containers),
+            (
+                "containers",
+                Dimension::ConcurrentContainers,
+                self.containers,
+            ),
+        ] {
+            amounts[d] = d.from_human(number).map_err(|error| {
+                Problem::field(format!("resourceRequest.{name}"), error.to_string())
+            })?;
+        }
+        Ok(amounts)
+    }
+}
+
+/// The team a claim over the API goes to: named, `-` for none, else the user's default.
+pub(super) fn team_choice(app: &App, team: Option<&str>) -> Result<TeamChoice, Problem> {
+    match team {
+        None => Ok(TeamChoice::Default),
+        Some("-") => Ok(TeamChoice::NoTeam),
+        Some(name) => Ok(TeamChoice::Team(app.store.team(name)?.id)),
+    }
+}
+
+pub(super) async fn validate(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Body(ask): Body<Ask>,
+) -> Answer<Json<Value>> {
+    let amounts = ask.resource_request.amounts()?;
+    let (evaluation, whose) = match ask.entity_type.as_str() {
+        "user" => {
+            let user = app.store.user(&ask.entity_id)?;
+            caller.reads_user(&app, &user).await?;
+            let claim = Claim {
+                user: user.id,
+                team: team_choice(&app, ask.team.as_deref())?,
+                project: ask.project,
+                host: app.lease.host.clone(),
+                amounts,
+            };
+            (app.store.evaluate(&claim)?, Whose::User(user.id))
+        }
+        "team" => {
+            let team = app.store.team(&ask.entity_id)?;
+            caller.reads_team(&app, &team)?;
+            (
+                app.store
+                    .evaluate_team(team.id, &app.lease.host, &amounts)?,
+                Whose::Team(team.id),
+            )
+        }
+        _ => return Err(Problem::field("entityType", "must be user or team")),
+    };
+    let (limits, reserved) = match &evaluation.path.owner {
+        plimsoll_core::Owner::User(user) => (user.limits, user.reserved),
+        plimsoll_core::Owner::Team(place) => match whose {
+            Whose::Team(_) => (place.team.limits, place.team.reserved),
+            _ => (evaluation.path.effective_limits(), place.member_reserved),
+        },
+    };
+    let projected = reserved.checked_add(&amounts).unwrap_or(reserved);
+    let verdict = &evaluation.verdict;
+    Ok(Json(json!({
+        "allowed": verdict.allowed(),
+        "violations": verdict.violations.iter().map(output::violation).collect::<Vec<_>>(),
+        "currentUsage": output::usage(&app.meter.usage(whose), &reserved),
+        "quota": output::max_fields(&limits),
+        "projectedUsage": output::amounts("", &projected),
+        "remedies": evaluation.remedies.iter().map(output::remedy).collect::<Vec<_>>(),
+        "message": evaluation.message,
+    })))
+}
