@@ -75,6 +75,12 @@ macro_rules! dimensions {
                 match self { $(Self::$variant => $field),* }
             }
 
+            /// The quota field of the API: `maxCpuCores`.
+            #[must_use]
+            pub const fn limit_field(self) -> &'static str {
+                match self { $(Self::$variant => concat!("max", $field)),* }
+            }
+
             /// The unit of one ledger count.
             #[must_use]
             pub const fn unit(self) -> Unit {

@@ -6,6 +6,7 @@
 
 mod audit;
 mod books;
+mod decisions;
 mod error;
 mod lock;
 mod metrics;
@@ -23,6 +24,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use decisions::DecisionCount;
 pub use error::{Result, StoreError};
 pub use metrics::{Kept, METRICS_FILE, Metrics, Peak, Tick, UsageTotals};
 pub use migrate::SCHEMA_VERSION;

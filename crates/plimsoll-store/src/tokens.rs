@@ -6,7 +6,7 @@ use rusqlite::{OptionalExtension, params};
 use crate::Store;
 use crate::audit::{self, Change};
 use crate::error::{Result, StoreError};
-use crate::records::{Actor, Role, Token};
+use crate::records::{Actor, Role, Token, User};
 use crate::rows;
 
 /// A token to be kept.
@@ -64,19 +64,50 @@ impl Store {
         .await
     }
 
-    /// The valid token with this hash, at `now_ms`.
+    /// The valid token with this hash at `now_ms`, and the user it belongs to.
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub fn token_by_hash(&self, hash: &str, now_ms: i64) -> Result<Option<Token>> {
+    pub fn bearer(&self, hash: &str, now_ms: i64) -> Result<Option<(Token, Option<User>)>> {
         self.read(|books| {
             let sql = format!(
                 "{} WHERE hash = ?1 AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > ?2)",
                 rows::TOKEN
             );
             let mut statement = books.connection.prepare_cached(&sql)?;
-            Ok(statement.query_row(params![hash, now_ms], rows::token).optional()?)
+            let token = statement.query_row(params![hash, now_ms], rows::token).optional()?;
+            let Some(token) = token else {
+                return Ok(None);
+            };
+            let user = token.user.map(|user| books.user(user)).transpose()?;
+            Ok(Some((token, user)))
         })
+    }
+
+    /// A token, valid or not.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn token(&self, id: TokenId) -> Result<Token> {
+        self.read(|books| {
+            let sql = format!("{} WHERE id = ?1", rows::TOKEN);
+            rows::one(
+                books.connection,
+                &sql,
+                [id.to_string()],
+                rows::token,
+                "token",
+                &id,
+            )
+        })
+    }
+
+    /// The valid token with this hash, at `now_ms`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn token_by_hash(&self, hash: &str, now_ms: i64) -> Result<Option<Token>> {
+        Ok(self.bearer(hash, now_ms)?.map(|(token, _)| token))
     }
 
     /// Tokens of `user`, or all.

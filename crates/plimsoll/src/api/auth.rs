@@ -5,30 +5,76 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, FromRequestParts};
+use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use plimsoll_core::entity::{MemberRole, TeamId, TokenId, UserId};
 use plimsoll_store::{Actor, NewToken, Role, StoreError, Team, User};
 use sha2::{Digest, Sha256};
+use uuid::Uuid;
 
-use super::UnixPeer;
+use super::input::id_or_name;
 use super::problem::Problem;
 use crate::clock::new_id;
+use crate::gateway::Peer;
 use crate::state::App;
 
 /// A token's secret starts with this, so that scanners know it for one.
 const SECRET_PREFIX: &str = "plm_";
 
+/// What somebody may do on the whole system; what they may do in a team, the ledger says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Rights {
+    /// Changes everything.
+    pub(super) admin: bool,
+    /// Reads everything.
+    pub(super) read_all: bool,
+    /// Changes what is their own, and leads where they lead.
+    pub(super) change: bool,
+}
+
+impl Rights {
+    /// The rights of a role. A viewer reads everything and changes nothing, so neither a viewer nor
+    /// a member has all the rights of the other.
+    pub(super) const fn of(role: Role) -> Self {
+        Self {
+            admin: matches!(role, Role::Admin),
+            read_all: matches!(role, Role::Admin | Role::Viewer),
+            change: matches!(role, Role::Admin | Role::Member),
+        }
+    }
+
+    /// What both allow: a token never exceeds its user.
+    pub(super) const fn and(self, other: Self) -> Self {
+        Self {
+            admin: self.admin && other.admin,
+            read_all: self.read_all && other.read_all,
+            change: self.change && other.change,
+        }
+    }
+
+    /// Whether `other` allows nothing that this does not.
+    pub(super) fn cover(self, other: Self) -> bool {
+        self.and(other) == other
+    }
+}
+
 /// Who calls.
+///
+/// What a caller may not *see* does not exist for them: the answer is the 404 of a name nobody has.
+/// What they see but may not *do* is 403.
 #[derive(Debug, Clone)]
 pub(super) struct Caller {
     /// For the audit log.
     pub(super) name: String,
+    /// Whose idempotency keys theirs are; never the same for two callers.
+    pub(super) key: String,
     /// What they may on the whole system.
-    pub(super) role: Role,
+    pub(super) rights: Rights,
     /// Their user; root and the first token have none.
     pub(super) user: Option<User>,
+    /// When the token they showed expires, Unix milliseconds.
+    pub(super) until_ms: Option<i64>,
 }
 
 impl FromRequestParts<Arc<App>> for Caller {
@@ -36,63 +82,98 @@ impl FromRequestParts<Arc<App>> for Caller {
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
         if let Some(header) = parts.headers.get(AUTHORIZATION) {
-            let secret = header.to_str().ok().and_then(|h| h.strip_prefix("Bearer "));
-            let secret = secret.ok_or_else(|| {
+            let header = header.to_str().ok().and_then(|h| h.split_once(' '));
+            let secret = header.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+            let (_, secret) = secret.ok_or_else(|| {
                 Problem::unauthenticated("send the token as `Authorization: Bearer <token>`")
             })?;
             return Self::by_token(app, secret.trim());
         }
-        match parts.extensions.get::<ConnectInfo<UnixPeer>>() {
-            Some(ConnectInfo(peer)) => Self::by_uid(app, *peer),
-            None => Err(Problem::unauthenticated(
-                "a token is needed: `plimsoll token add` makes one",
-            )),
+        match parts.extensions.get::<Peer>() {
+            Some(peer) => Self::by_peer(app, peer),
+            None => Err(Problem::unauthenticated(format!(
+                "a token is needed: the first is in {}, `plimsoll token add` makes more",
+                app.config.admin_token_path().display()
+            ))),
         }
     }
 }
 
 impl Caller {
     fn by_token(app: &App, secret: &str) -> Result<Self, Problem> {
-        let token = app
+        let (token, user) = app
             .store
-            .token_by_hash(&hash(secret), app.clock.now_ms())?
-            .ok_or_else(|| Problem::unauthenticated("the token is unknown, expired or revoked"))?;
-        let user = token
-            .user
-            .map(|id| app.store.user(&id.to_string()))
-            .transpose()?;
-        let role = user
-            .as_ref()
-            .map_or(token.role, |user| user.role.min(token.role));
-        let name = match &user {
-            Some(user) => format!("user:{}", user.name),
-            None => format!("token:{}", token.label),
-        };
-        Ok(Self { name, role, user })
+            .bearer(&hash(secret), app.clock.now_ms())?
+            .ok_or_else(|| {
+                Problem::unauthenticated(
+                    "the token is unknown, expired or revoked: `plimsoll token add` makes another",
+                )
+            })?;
+        let rights = Rights::of(token.role);
+        let until_ms = token.expires_ms;
+        Ok(match user {
+            Some(user) => Self {
+                rights: rights.and(Rights::of(user.role)),
+                until_ms,
+                ..Self::of_user(user)
+            },
+            None => Self {
+                name: format!("token:{}", token.label),
+                key: format!("token:{}", token.id),
+                rights,
+                user: None,
+                until_ms,
+            },
+        })
     }
 
-    fn by_uid(app: &App, peer: UnixPeer) -> Result<Self, Problem> {
-        let uid = peer
-            .uid
-            .ok_or_else(|| Problem::unauthenticated("cannot tell who is calling; send a token"))?;
-        if uid == 0 {
-            return Ok(Self {
+    fn by_peer(app: &App, peer: &Peer) -> Result<Self, Problem> {
+        match peer {
+            Peer::Host { uid: 0 } => Ok(Self {
                 name: "root".to_owned(),
-                role: Role::Admin,
+                key: "root".to_owned(),
+                rights: Rights::of(Role::Admin),
                 user: None,
-            });
+                until_ms: None,
+            }),
+            Peer::Host { uid } => {
+                let user = app.store.user_by_uid(*uid)?.ok_or_else(|| {
+                    Problem::unauthenticated(format!(
+                        "uid {uid} has no account here: ask an administrator to run \
+                         `plimsoll user add NAME --uid {uid}`"
+                    ))
+                })?;
+                Ok(Self::of_user(user))
+            }
+            // Root in a container is not root here: it is the container's tenant, and no more.
+            Peer::Container { id } => {
+                let owner = app.store.by_container(&app.lease.host, id.as_str())?;
+                let owner = owner.ok_or_else(|| {
+                    Problem::unauthenticated(
+                        "this container belongs to no user of Plimsoll; send a token",
+                    )
+                })?;
+                let user = app.store.user(&owner.user.to_string())?;
+                let rights = Rights::of(user.role).and(Rights::of(Role::Member));
+                Ok(Self {
+                    rights,
+                    ..Self::of_user(user)
+                })
+            }
+            Peer::Unknown => Err(Problem::unauthenticated(
+                "cannot tell who is calling; send a token",
+            )),
         }
-        let user = app.store.user_by_uid(uid)?.ok_or_else(|| {
-            Problem::unauthenticated(format!(
-                "uid {uid} has no account here: ask an administrator to run \
-                 `plimsoll user add NAME --uid {uid}`"
-            ))
-        })?;
-        Ok(Self {
+    }
+
+    fn of_user(user: User) -> Self {
+        Self {
             name: format!("user:{}", user.name),
-            role: user.role,
+            key: format!("user:{}", user.id),
+            rights: Rights::of(user.role),
             user: Some(user),
-        })
+            until_ms: None,
+        }
     }
 
     /// For the audit log.
@@ -104,8 +185,17 @@ impl Caller {
         }
     }
 
-    pub(super) fn is_admin(&self) -> bool {
-        self.role == Role::Admin
+    pub(super) const fn is_admin(&self) -> bool {
+        self.rights.admin
+    }
+
+    /// The role that has the caller's rights, for display.
+    pub(super) const fn role_name(&self) -> &'static str {
+        match self.rights {
+            Rights { admin: true, .. } => Role::Admin.name(),
+            Rights { read_all: true, .. } => Role::Viewer.name(),
+            Rights { .. } => Role::Member.name(),
+        }
     }
 
     /// Administrators only.
@@ -119,7 +209,7 @@ impl Caller {
 
     /// Whoever reads everything.
     pub(super) fn reads_all(&self) -> Result<(), Problem> {
-        if self.role >= Role::Viewer {
+        if self.rights.read_all {
             Ok(())
         } else {
             Err(Problem::forbidden(
@@ -132,57 +222,109 @@ impl Caller {
         self.user.as_ref().is_some_and(|me| me.id == user)
     }
 
-    fn place(&self, app: &App, team: TeamId) -> Result<Option<MemberRole>, Problem> {
+    /// Whether `text` is the caller's own name or id.
+    pub(super) fn is_named(&self, text: &str) -> bool {
+        self.user.as_ref().is_some_and(|me| {
+            me.name == text || Uuid::try_parse(text).is_ok_and(|id| id == me.id.0)
+        })
+    }
+
+    /// The caller's role in a team.
+    pub(super) fn place(&self, app: &App, team: TeamId) -> Result<Option<MemberRole>, Problem> {
         match &self.user {
             None => Ok(None),
             Some(me) => Ok(app.store.member(team, me.id)?.map(|m| m.role)),
         }
     }
 
-    /// Members see their team.
-    pub(super) fn reads_team(&self, app: &App, team: &Team) -> Result<(), Problem> {
-        if self.role >= Role::Viewer || self.place(app, team.id)?.is_some() {
-            Ok(())
+    /// The team of this name or id, for its members and who reads everything.
+    pub(super) fn team(&self, app: &App, text: &str) -> Result<Team, Problem> {
+        let absent = || Problem::not_found("team", text);
+        let team = match app.store.team(&id_or_name(text)) {
+            Err(StoreError::NotFound { .. }) => return Err(absent()),
+            team => team?,
+        };
+        if self.sees_team(app, team.id)? {
+            Ok(team)
         } else {
-            Err(Problem::not_found("team", &team.name))
+            Err(absent())
         }
     }
 
-    /// Leads and administrators.
+    /// Members see their team.
+    pub(super) fn sees_team(&self, app: &App, team: TeamId) -> Result<bool, Problem> {
+        Ok(self.rights.read_all || self.place(app, team)?.is_some())
+    }
+
+    /// Leads and administrators change a team they see.
     pub(super) fn leads_team(&self, app: &App, team: &Team) -> Result<(), Problem> {
-        if self.is_admin() || self.place(app, team.id)? == Some(MemberRole::Lead) {
+        let lead = Some(MemberRole::Lead);
+        if self.is_admin() || (self.rights.change && self.place(app, team.id)? == lead) {
             return Ok(());
         }
-        self.reads_team(app, team)?;
         Err(Problem::forbidden(format!(
-            "only leads of team {} may do this",
+            "only administrators and leads of team {} may do this",
             team.name
         )))
     }
 
-    /// Oneself, the leads of one's teams, and who reads everything.
-    pub(super) async fn reads_user(&self, app: &App, user: &User) -> Result<(), Problem> {
-        if self.role >= Role::Viewer || self.is(user.id) || self.leads_user(app, user).await? {
-            Ok(())
+    /// The user of this name or id, for themselves, the leads of their teams and who reads everything.
+    pub(super) async fn user(&self, app: &App, text: &str) -> Result<User, Problem> {
+        let absent = || Problem::not_found("user", text);
+        if self.is_named(text)
+            && let Some(me) = &self.user
+        {
+            return Ok(me.clone());
+        }
+        let user = match app.store.user(&id_or_name(text)) {
+            Err(StoreError::NotFound { .. }) => return Err(absent()),
+            user => user?,
+        };
+        if self.rights.read_all || self.leads_user(app, &user).await? {
+            Ok(user)
         } else {
-            Err(Problem::not_found("user", &user.name))
+            Err(absent())
         }
     }
 
     async fn leads_user(&self, app: &App, user: &User) -> Result<bool, Problem> {
+        for team in self.leads(app).await? {
+            if app.store.member(team, user.id)?.is_some() {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The teams the caller leads.
+    pub(super) async fn leads(&self, app: &App) -> Result<Vec<TeamId>, Problem> {
         let Some(me) = &self.user else {
-            return Ok(false);
+            return Ok(Vec::new());
         };
-        let mine = app.store.members(None, Some(me.id)).await?;
-        let theirs = app.store.members(None, Some(user.id)).await?;
-        Ok(mine
-            .iter()
-            .any(|m| m.role == MemberRole::Lead && theirs.iter().any(|t| t.team == m.team)))
+        let places = app.store.members(None, Some(me.id)).await?;
+        let led = places.iter().filter(|m| m.role == MemberRole::Lead);
+        Ok(led.map(|m| m.team).collect())
+    }
+
+    /// Whether the caller sees what `user` holds in `team`: their own, a lead what is in the team.
+    pub(super) fn sees_charge(
+        &self,
+        app: &App,
+        user: UserId,
+        team: Option<TeamId>,
+    ) -> Result<bool, Problem> {
+        if self.rights.read_all || self.is(user) {
+            return Ok(true);
+        }
+        match team {
+            Some(team) => Ok(self.place(app, team)? == Some(MemberRole::Lead)),
+            None => Ok(false),
+        }
     }
 
     /// Claims are made by oneself or by administrators.
     pub(super) fn acts_for(&self, user: &User) -> Result<(), Problem> {
-        if self.is_admin() || (self.is(user.id) && self.role != Role::Viewer) {
+        if self.is_admin() || (self.rights.change && self.is(user.id)) {
             Ok(())
         } else {
             Err(Problem::forbidden(format!(
@@ -248,6 +390,8 @@ pub async fn ensure_admin_token(app: &App) -> Result<Option<PathBuf>, TokenError
         label: "first administrator".to_owned(),
         expires_ms: None,
     };
+    // The file first: a crash in between leaves a file whose token nobody knows, and the next start
+    // writes another; the other way round nobody would ever know the token.
     let path = app.config.admin_token_path();
     let partial = path.with_extension("token.new");
     let _ = std::fs::remove_file(&partial);
@@ -258,12 +402,40 @@ pub async fn ensure_admin_token(app: &App) -> Result<Option<PathBuf>, TokenError
         .open(&partial)?;
     writeln!(file, "{secret}")?;
     file.sync_all()?;
+    std::fs::rename(&partial, &path)?;
+    std::fs::File::open(&app.config.data_dir)?.sync_all()?;
     let actor = Actor {
         name: "system".to_owned(),
         at_ms: app.clock.now_ms(),
         reason: Some("first start".into()),
     };
     app.store.add_token(token, actor).await?;
-    std::fs::rename(&partial, &path)?;
     Ok(Some(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_never_exceeds_its_user() {
+        let both = |user, token| Rights::of(user).and(Rights::of(token));
+        assert!(both(Role::Admin, Role::Admin).admin);
+        assert!(!both(Role::Member, Role::Admin).admin);
+        assert!(!both(Role::Admin, Role::Member).read_all);
+        assert!(!both(Role::Admin, Role::Viewer).change);
+        let none = both(Role::Viewer, Role::Member);
+        assert!(!none.admin && !none.read_all && !none.change);
+        assert!(Rights::of(Role::Admin).cover(Rights::of(Role::Viewer)));
+        assert!(!Rights::of(Role::Member).cover(Rights::of(Role::Viewer)));
+        assert!(!Rights::of(Role::Viewer).cover(Rights::of(Role::Member)));
+    }
+
+    #[test]
+    fn hashes_are_sha_256_in_hex() {
+        assert_eq!(
+            hash("abc"),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+    }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use plimsoll_core::entity::DecisionId;
+use plimsoll_store::StoreError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -19,6 +20,7 @@ use crate::state::App;
 pub(super) struct Which {
     user: Option<String>,
     outcome: Option<String>,
+    cursor: Option<DecisionId>,
     limit: Option<u32>,
 }
 
@@ -29,12 +31,14 @@ pub(super) async fn list(
 ) -> Answer<Json<Value>> {
     let user = match &which.user {
         Some(name) => {
-            let user = app.store.user(name)?;
-            caller.reads_user(&app, &user).await?;
+            let user = caller.user(&app, name).await?;
             Some(user.id)
         }
-        None if caller.reads_all().is_ok() => None,
-        None => caller.user.as_ref().map(|u| u.id),
+        None if caller.rights.read_all => None,
+        None => match &caller.user {
+            Some(user) => Some(user.id),
+            None => return Ok(Json(json!({"items": [], "nextCursor": null}))),
+        },
     };
     let allowed = match which.outcome.as_deref() {
         None => None,
@@ -43,10 +47,19 @@ pub(super) async fn list(
         Some(_) => return Err(Problem::field("outcome", "must be allowed or refused")),
     };
     let most = which.limit.unwrap_or(100).clamp(1, 1000);
-    let found = app.store.decisions(user, allowed, most).await?;
-    Ok(Json(
-        json!({"items": found.iter().map(output::decision).collect::<Vec<_>>()}),
-    ))
+    let mut found = app
+        .store
+        .decisions_before(which.cursor, user, allowed, most)
+        .await?;
+    let next = (found.len() == most as usize)
+        .then(|| found.last().map(|d| d.id))
+        .flatten();
+    if !caller.rights.read_all {
+        let leads = caller.leads(&app).await?;
+        found.retain(|d| caller.is(d.user) || d.team.is_some_and(|team| leads.contains(&team)));
+    }
+    let items: Vec<Value> = found.iter().map(output::decision).collect();
+    Ok(Json(json!({"items": items, "nextCursor": next})))
 }
 
 pub(super) async fn show(
@@ -56,10 +69,12 @@ pub(super) async fn show(
 ) -> Answer<Json<Value>> {
     let absent = || Problem::not_found("decision", &id);
     let parsed: DecisionId = id.parse().map_err(|_| absent())?;
-    let decision = app.store.decision(parsed)?;
-    match app.store.user(&decision.user.to_string()) {
-        Ok(user) => caller.reads_user(&app, &user).await.map_err(|_| absent())?,
-        Err(_) => caller.reads_all()?,
+    let decision = match app.store.decision(parsed) {
+        Err(StoreError::NotFound { .. }) => return Err(absent()),
+        decision => decision?,
+    };
+    if !caller.sees_charge(&app, decision.user, decision.team)? {
+        return Err(absent());
     }
     Ok(Json(output::decision(&decision)))
 }

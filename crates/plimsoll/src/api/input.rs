@@ -2,22 +2,21 @@
 //! errors that name the field.
 
 use std::fmt;
-use std::time::Duration;
+use std::sync::LazyLock;
 
-use axum::body::Bytes;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use plimsoll_core::{Dimension, Limit};
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
+use super::Bounds;
 use super::problem::Problem;
-
-/// How long a body may take to arrive.
-const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+use super::strict;
 
 /// A JSON body.
 #[derive(Debug)]
@@ -26,26 +25,12 @@ pub(super) struct Body<T>(pub(super) T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = Problem;
 
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = read(request, state).await?;
-        parse(&bytes).map(Self)
+    async fn from_request(request: Request, _state: &S) -> Result<Self, Problem> {
+        parse(&read(request).await?).map(Self)
     }
 }
 
-/// A JSON body together with the bytes it was parsed from.
-#[derive(Debug)]
-pub(super) struct BodyAndBytes<T>(pub(super) T, pub(super) Bytes);
-
-impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for BodyAndBytes<T> {
-    type Rejection = Problem;
-
-    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = read(request, state).await?;
-        Ok(Self(parse(&bytes)?, bytes))
-    }
-}
-
-async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Problem> {
+async fn read(request: Request) -> Result<Bytes, Problem> {
     let declared = request
         .headers()
         .get(CONTENT_TYPE)
@@ -61,20 +46,21 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Prob
             "send JSON, with Content-Type: application/json",
         ));
     }
-    match tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, state)).await {
-        Ok(Ok(bytes)) => Ok(bytes),
-        Ok(Err(rejection)) => {
-            let code = if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
-                "too_large"
-            } else {
-                "unreadable_body"
-            };
-            Err(Problem::new(
-                rejection.status(),
-                code,
-                rejection.body_text(),
-            ))
-        }
+    let bounds = request.extensions().get::<Bounds>().copied();
+    let bounds = bounds.unwrap_or_default();
+    let body = Limited::new(request.into_body(), bounds.body_bytes_max).collect();
+    match tokio::time::timeout(bounds.body_timeout, body).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Problem::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            "too_large",
+            format!("a body may have {} bytes at most", bounds.body_bytes_max),
+        )),
+        Ok(Err(_)) => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "unreadable_body",
+            "the body ended before it was complete; nothing was done",
+        )),
         Err(_) => Err(Problem::new(
             StatusCode::REQUEST_TIMEOUT,
             "timeout",
@@ -84,54 +70,10 @@ async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Prob
 }
 
 fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
-    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
-    let parsed = serde_path_to_error::deserialize(&mut deserializer);
-    let value = parsed.map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        if inner.is_data() {
-            data_problem(&path, &inner)
-        } else {
-            Problem::new(StatusCode::BAD_REQUEST, "malformed_json", inner.to_string())
-        }
-    })?;
-    deserializer.end().map_err(|error| {
+    let value: strict::Value = serde_json::from_slice(bytes).map_err(|error| {
         Problem::new(StatusCode::BAD_REQUEST, "malformed_json", error.to_string())
     })?;
-    Ok(value)
-}
-
-/// A well-formed body that says something else than it should.
-fn data_problem(path: &str, error: &serde_json::Error) -> Problem {
-    let text = error.to_string();
-    let text = text.split(" at line ").next().unwrap_or(&text);
-    let mut quoted = text.split('`').skip(1).step_by(2);
-    if text.starts_with("unknown field") {
-        let unknown = quoted.next().unwrap_or_default();
-        let near = nearest(unknown, quoted);
-        let hint = near.map_or_else(String::new, |near| format!(", did you mean {near}?"));
-        return Problem::field(unknown, format!("is not a field here{hint}"));
-    }
-    if text.starts_with("missing field") {
-        let missing = quoted.next().unwrap_or_default();
-        return Problem::field(missing, "must be given");
-    }
-    let field = if path == "." { "body" } else { path };
-    Problem::field(field, text)
-}
-
-/// The known name that a misspelt one most resembles.
-pub(super) fn nearest<'a>(unknown: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    known
-        .map(|name| {
-            (
-                strsim::damerau_levenshtein(&unknown.to_lowercase(), &name.to_lowercase()),
-                name,
-            )
-        })
-        .filter(|(distance, name)| *distance <= name.len() / 3 + 1)
-        .min()
-        .map(|(_, name)| name)
+    Ok(strict::read(value)?)
 }
 
 /// A query string.
@@ -141,42 +83,8 @@ pub(super) struct Params<T>(pub(super) T);
 impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
-        let Query(value) = Query::from_request_parts(parts, state)
-            .await
-            .map_err(|rejection| {
-                let text = rejection.body_text();
-                let text = text.split(": ").skip(1).collect::<Vec<_>>().join(": ");
-                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_query", text)
-            })?;
-        Ok(Self(value))
-    }
-}
-
-/// A JSON object with its fields in order; duplicates are refused.
-#[derive(Debug, Default)]
-pub(super) struct Object(pub(super) Vec<(String, Value)>);
-
-impl<'de> Deserialize<'de> for Object {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Fields;
-        impl<'de> Visitor<'de> for Fields {
-            type Value = Object;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Object, A::Error> {
-                let mut fields: Vec<(String, Value)> = Vec::new();
-                while let Some((name, value)) = map.next_entry::<String, Value>()? {
-                    if fields.iter().any(|(known, _)| *known == name) {
-                        return Err(serde::de::Error::custom(format!("{name} is given twice")));
-                    }
-                    fields.push((name, value));
-                }
-                Ok(Object(fields))
-            }
-        }
-        deserializer.deserialize_map(Fields)
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Problem> {
+        Ok(Self(strict::read_query(parts.uri.query().unwrap_or(""))?))
     }
 }
 
@@ -190,7 +98,7 @@ impl MaxFields {
         let amount = |(d, limit): &(Dimension, Limit)| match limit.at_most() {
             Some(amount) => Ok((*d, amount)),
             None => Err(Problem::field(
-                format!("{field}.max{}", d.field()),
+                format!("{field}.{}", d.limit_field()),
                 "must be a number: an allotment is always bounded",
             )),
         };
@@ -198,52 +106,78 @@ impl MaxFields {
     }
 }
 
+/// The name of every `max*` field.
+pub(super) static MAX_FIELDS: LazyLock<[&'static str; Dimension::ALL.len()]> =
+    LazyLock::new(|| Dimension::ALL.map(Dimension::limit_field));
+
 /// The dimension a `max*` field names.
 pub(super) fn max_field(name: &str) -> Option<Dimension> {
-    let field = name.strip_prefix("max")?;
-    Dimension::ALL.into_iter().find(|d| d.field() == field)
+    Dimension::ALL.into_iter().find(|d| d.limit_field() == name)
 }
 
-/// Every `max*` field.
-pub(super) fn max_names() -> impl Iterator<Item = String> {
-    Dimension::ALL
-        .into_iter()
-        .map(|d| format!("max{}", d.field()))
-}
+/// Reads the value of a `max*` field.
+pub(super) struct MaxValue(pub(super) Dimension);
 
-/// One `max*` field's value as a limit.
-pub(super) fn max_value(name: &str, dimension: Dimension, value: &Value) -> Result<Limit, Problem> {
-    if value.is_null() {
-        return Ok(Limit::Unlimited);
+impl<'de> DeserializeSeed<'de> for MaxValue {
+    type Value = Limit;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Limit, D::Error> {
+        match Option::<f64>::deserialize(deserializer)? {
+            None => Ok(Limit::Unlimited),
+            Some(number) => self
+                .0
+                .from_human(number)
+                .map(Limit::AtMost)
+                .map_err(de::Error::custom),
+        }
     }
-    let number = value
-        .as_f64()
-        .filter(|_| value.is_number())
-        .ok_or_else(|| Problem::field(name, "must be a number, or null for unlimited"))?;
-    let amount = dimension
-        .from_human(number)
-        .map_err(|e| Problem::field(name, e.to_string()))?;
-    Ok(Limit::AtMost(amount))
 }
 
-/// The problem with a field that is none of the known ones.
-pub(super) fn unknown_field(name: &str, also: &[&str]) -> Problem {
-    let max: Vec<String> = max_names().collect();
-    let known = max.iter().map(String::as_str).chain(also.iter().copied());
-    let hint = nearest(name, known).map_or_else(String::new, |n| format!(", did you mean {n}?"));
-    Problem::field(name, format!("is not a field here{hint}"))
-}
-
-/// An object of `max*` fields.
-pub(super) fn max_fields(object: &Object, also: &[&str]) -> Result<MaxFields, Problem> {
-    let mut fields = MaxFields::default();
-    for (name, value) in &object.0 {
-        let dimension = max_field(name).ok_or_else(|| unknown_field(name, also))?;
-        fields
-            .0
-            .push((dimension, max_value(name, dimension, value)?));
+impl<'de> Deserialize<'de> for MaxFields {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = MaxFields;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of max* fields")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<MaxFields, A::Error> {
+                let mut fields = MaxFields::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    let dimension = max_field(&name)
+                        .ok_or_else(|| de::Error::unknown_field(&name, MAX_FIELDS.as_slice()))?;
+                    fields
+                        .0
+                        .push((dimension, map.next_value_seed(MaxValue(dimension))?));
+                }
+                Ok(fields)
+            }
+        }
+        deserializer.deserialize_map(Fields)
     }
-    Ok(fields)
+}
+
+/// The longest free text: a reason, a label, a mail address.
+const TEXT_LEN_MAX: usize = 500;
+
+/// Free text of one line, short enough to be shown anywhere.
+#[derive(Debug, Clone)]
+pub(super) struct Text(pub(super) String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.len() > TEXT_LEN_MAX || text.chars().any(char::is_control) {
+            let what = format!("must be one line of {TEXT_LEN_MAX} bytes at most");
+            return Err(de::Error::custom(what));
+        }
+        Ok(Self(text))
+    }
+}
+
+/// A user's or team's name or id, as the ledger writes ids.
+pub(super) fn id_or_name(text: &str) -> String {
+    uuid::Uuid::try_parse(text).map_or_else(|_| text.to_owned(), |id| id.to_string())
 }
 
 /// A field that tells absent (`None`) from null (`Some(None)`).
@@ -253,25 +187,4 @@ where
     T: Deserialize<'de>,
 {
     Option::deserialize(deserializer).map(Some)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn misspelt_names_find_their_neighbour() {
-        for (unknown, near) in [
-            ("maxMemoryGb", Some("maxMemoryGB")),
-            ("maxCpuCore", Some("maxCpuCores")),
-            ("colour", None),
-        ] {
-            let names: Vec<String> = max_names().collect();
-            assert_eq!(
-                nearest(unknown, names.iter().map(String::as_str)),
-                near,
-                "{unknown}"
-            );
-        }
-    }
 }

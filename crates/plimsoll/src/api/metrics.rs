@@ -1,13 +1,17 @@
 //! `GET /metrics`: limits, charges, use and Plimsoll's own health in the Prometheus text format.
 
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use plimsoll_core::dimension::Dimension;
-use plimsoll_core::entity::{EntityKind, SYSTEM_ID};
+use plimsoll_core::dimension::{Amounts, Dimension, Limits};
+use plimsoll_core::entity::{EntityKind, SYSTEM_ID, UserId};
+use plimsoll_store::{DecisionCount, StoreError};
+use tokio::sync::Mutex;
 
 use super::auth::Caller;
 use super::problem::Answer;
@@ -17,24 +21,32 @@ use crate::state::App;
 /// The format's own name for itself.
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
 
+/// The decisions counted so far: each scrape counts only what came since the last one.
+#[derive(Debug, Default)]
+pub(super) struct Counted(Mutex<DecisionCount>);
+
 /// One metric's lines.
 struct Family {
-    name: &'static str,
-    help: &'static str,
+    name: String,
+    help: String,
     lines: String,
 }
 
 impl Family {
-    fn new(name: &'static str, help: &'static str) -> Self {
+    fn new(name: impl Into<String>, help: impl Into<String>) -> Self {
         Self {
-            name,
-            help,
+            name: name.into(),
+            help: help.into(),
             lines: String::new(),
         }
     }
 
     fn add(&mut self, labels: &str, value: impl std::fmt::Display) {
-        let _ = writeln!(self.lines, "{}{{{labels}}} {value}", self.name);
+        let _ = if labels.is_empty() {
+            writeln!(self.lines, "{} {value}", self.name)
+        } else {
+            writeln!(self.lines, "{}{{{labels}}} {value}", self.name)
+        };
     }
 
     fn write(&self, out: &mut String) {
@@ -44,13 +56,24 @@ impl Family {
             } else {
                 "gauge"
             };
-            let (name, help) = (self.name, self.help);
+            let (name, help) = (&self.name, &self.help);
             let _ = write!(
                 out,
                 "# HELP {name} {help}\n# TYPE {name} {kind}\n{}",
                 self.lines
             );
         }
+    }
+}
+
+/// A charged dimension's name with its base unit.
+const fn with_unit(dimension: Dimension) -> &'static str {
+    match dimension {
+        Dimension::Cpu => "cpu_cores",
+        Dimension::Memory => "memory_bytes",
+        Dimension::Storage => "storage_bytes",
+        Dimension::TempStorage => "temp_storage_bytes",
+        other => other.name(),
     }
 }
 
@@ -63,54 +86,119 @@ fn base(dimension: Dimension, amount: u64) -> f64 {
     }
 }
 
-pub(super) async fn metrics(State(app): State<Arc<App>>, caller: Caller) -> Answer {
-    caller.reads_all()?;
-    let mut limit = Family::new(
-        "plimsoll_limit",
-        "Effective limit, in cores, bytes or counts.",
-    );
-    let mut reserved = Family::new("plimsoll_reserved", "Charged, in cores, bytes or counts.");
-    let mut cpu = Family::new("plimsoll_cpu_usage_cores", "CPU over the last interval.");
-    let mut memory = Family::new("plimsoll_memory_working_set_bytes", "Working set.");
-    let mut seconds = Family::new("plimsoll_cpu_usage_seconds_total", "CPU time used.");
-    let mut containers = Family::new("plimsoll_running_containers", "Running containers.");
+/// Whom a line is about, and what they hold.
+struct Entity {
+    kind: EntityKind,
+    name: String,
+    whose: Whose,
+    limits: Limits,
+    reserved: Amounts,
+}
 
-    let mut entities = vec![(
+/// Everybody, with a user's holdings summed over their teams.
+async fn entities(app: &App) -> Result<Vec<Entity>, StoreError> {
+    let (teams, users) = (app.store.teams().await?, app.store.users().await?);
+    let mut in_teams: HashMap<UserId, Amounts> = HashMap::new();
+    for team in &teams {
+        for member in app.store.members(Some(team.id), None).await? {
+            let sum = in_teams.entry(member.user).or_default();
+            *sum = sum.checked_add(&member.reserved).unwrap_or(*sum);
+        }
+    }
+    let mut all = vec![(
         EntityKind::System,
         SYSTEM_ID,
         "system".to_owned(),
         Whose::System,
     )];
-    entities.extend(
-        app.store
-            .teams()
-            .await?
+    all.extend(
+        teams
             .into_iter()
             .map(|t| (EntityKind::Team, t.id.0, t.name, Whose::Team(t.id))),
     );
-    entities.extend(
-        app.store
-            .users()
-            .await?
+    all.extend(
+        users
             .into_iter()
             .map(|u| (EntityKind::User, u.id.0, u.name, Whose::User(u.id))),
     );
-    for (kind, id, name, whose) in entities {
-        let standing = app.store.standing(kind, id)?;
-        let labels = format!("entity_type=\"{kind}\",entity=\"{name}\"");
-        for d in Dimension::CHARGED {
-            let labels = format!("{labels},dimension=\"{d}\"");
-            if let Some(most) = standing.limits[d].at_most() {
+    let mut entities = Vec::with_capacity(all.len());
+    for (kind, id, name, whose) in all {
+        let standing = match app.store.standing(kind, id) {
+            // Deleted since the list was read.
+            Err(StoreError::NotFound { .. }) => continue,
+            standing => standing?,
+        };
+        let more = match whose {
+            Whose::User(user) => in_teams.get(&user).copied().unwrap_or_default(),
+            _ => Amounts::ZERO,
+        };
+        entities.push(Entity {
+            kind,
+            name,
+            whose,
+            limits: standing.limits,
+            reserved: standing
+                .reserved
+                .checked_add(&more)
+                .unwrap_or(standing.reserved),
+        });
+        // Each is a handful of reads on this thread: others get their turn in between.
+        tokio::task::yield_now().await;
+    }
+    Ok(entities)
+}
+
+fn of_entities(app: &App, entities: &[Entity]) -> Vec<Family> {
+    let mut families = Vec::new();
+    for d in Dimension::CHARGED {
+        let unit = with_unit(d);
+        let mut limit = Family::new(
+            format!("plimsoll_limit_{unit}"),
+            format!("Effective limit of {d}; absent where there is none."),
+        );
+        let mut reserved =
+            Family::new(format!("plimsoll_reserved_{unit}"), format!("Charged {d}."));
+        for entity in entities {
+            let labels = labels(entity);
+            if let Some(most) = entity.limits[d].at_most() {
                 limit.add(&labels, base(d, most));
             }
-            reserved.add(&labels, base(d, standing.reserved.get(d)));
+            reserved.add(&labels, base(d, entity.reserved.get(d)));
         }
-        let used = app.meter.usage(whose);
+        families.extend([limit, reserved]);
+    }
+    let mut cpu = Family::new("plimsoll_used_cpu_cores", "CPU over the last interval.");
+    let mut memory = Family::new("plimsoll_used_memory_bytes", "Working set.");
+    let mut pids = Family::new("plimsoll_used_pids", "Processes and threads.");
+    let mut running = Family::new("plimsoll_running_containers", "Running containers.");
+    let mut seconds = Family::new("plimsoll_cpu_seconds_total", "CPU time used.");
+    for entity in entities {
+        let (used, labels) = (app.meter.usage(entity.whose), labels(entity));
         cpu.add(&labels, Dimension::Cpu.to_human(used.cpu_milli));
         memory.add(&labels, used.memory_bytes);
+        pids.add(&labels, used.pids);
+        running.add(&labels, used.containers);
         seconds.add(&labels, used.total_cpu_ns as f64 / 1e9);
-        containers.add(&labels, used.containers);
     }
+    families.extend([cpu, memory, pids, running, seconds]);
+    families
+}
+
+/// Names hold nothing that would need escaping.
+fn labels(entity: &Entity) -> String {
+    format!("entity_type=\"{}\",entity=\"{}\"", entity.kind, entity.name)
+}
+
+fn of_the_server(app: &App, decisions: DecisionCount, open_violations: usize) -> Vec<Family> {
+    let mut decided = Family::new("plimsoll_decisions_total", "Claims decided.");
+    decided.add("outcome=\"allowed\"", decisions.allowed);
+    decided.add("outcome=\"refused\"", decisions.refused);
+    let mut violations = Family::new("plimsoll_open_violations", "Limits exceeded now.");
+    violations.add("", open_violations);
+    let mut build = Family::new("plimsoll_build_info", "Always 1.");
+    build.add(concat!("version=\"", env!("CARGO_PKG_VERSION"), "\""), 1);
+    let mut up = Family::new("plimsoll_uptime_seconds", "Time since the server started.");
+    up.add("", app.clock.monotonic().as_secs_f64());
     let mut ok = Family::new(
         "plimsoll_task_ok",
         "Whether a background task's last run succeeded.",
@@ -119,22 +207,45 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, caller: Caller) -> Answ
         "plimsoll_task_duration_seconds",
         "How long its last run took.",
     );
+    let mut at = Family::new(
+        "plimsoll_task_last_run_timestamp_seconds",
+        "When its last run ended.",
+    );
     let mut runs = Family::new("plimsoll_task_runs_total", "Runs since the server started.");
     for (name, status) in app.tasks.all() {
         let labels = format!("task=\"{name}\"");
         ok.add(&labels, u8::from(status.outcome.is_ok()));
         took.add(&labels, status.took_us as f64 / 1e6);
+        at.add(&labels, status.at_ms as f64 / 1e3);
         runs.add(&labels, status.runs);
     }
     let mut cycle = Family::new(
         "plimsoll_collector_cycle_seconds",
-        "How long the last reading took.",
+        "How long the last reading of all containers took.",
     );
     cycle.add("", app.meter.cycle_us() as f64 / 1e6);
+    vec![decided, violations, build, up, ok, took, at, runs, cycle]
+}
+
+pub(super) async fn metrics(
+    State(app): State<Arc<App>>,
+    Extension(counted): Extension<Arc<Counted>>,
+    caller: Caller,
+) -> Answer {
+    caller.reads_all()?;
+    let entities = entities(&app).await?;
+    let decisions = {
+        // Held across the count, so that two scrapes at once do not count the same ones twice.
+        let mut counted = counted.0.lock().await;
+        *counted = app.store.count_decisions(*counted).await?;
+        *counted
+    };
+    let open = app.store.violations(None, u32::MAX).await?.len();
     let mut out = String::new();
-    for family in [
-        limit, reserved, cpu, memory, seconds, containers, ok, took, runs, cycle,
-    ] {
+    for family in of_entities(&app, &entities)
+        .iter()
+        .chain(&of_the_server(&app, decisions, open))
+    {
         family.write(&mut out);
     }
     let response: Response = ([(CONTENT_TYPE, FORMAT)], out).into_response();

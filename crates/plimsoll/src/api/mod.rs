@@ -8,6 +8,7 @@ mod decisions;
 mod docs;
 mod health;
 mod input;
+mod listen;
 mod metrics;
 mod openapi;
 mod output;
@@ -16,6 +17,7 @@ mod projects;
 mod quotas;
 mod reservations;
 mod routes;
+mod strict;
 mod system;
 mod teams;
 mod tokens;
@@ -25,27 +27,48 @@ mod validate;
 mod violations;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::Router;
-use axum::extract::DefaultBodyLimit;
-use axum::extract::connect_info::Connected;
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
-use axum::serve::IncomingStream;
-use tokio::net::{TcpListener, UnixListener};
+use axum::{Extension, Router};
 
 pub use auth::{TokenError, ensure_admin_token};
+pub use listen::{serve_tcp, serve_tcp_within, serve_unix};
 pub use openapi::document as openapi_document;
 
 use crate::state::App;
 
-/// The most bytes of a request body.
-const BODY_MAX: usize = 1 << 20;
+/// How much a request may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The most bytes of a body.
+    pub body_bytes_max: usize,
+    /// How long a body may take to arrive.
+    pub body_timeout: Duration,
+    /// How long a head may take to arrive; also how long an idle connection is kept.
+    pub head_timeout: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            body_bytes_max: 1 << 20,
+            body_timeout: Duration::from_secs(30),
+            head_timeout: Duration::from_secs(60),
+        }
+    }
+}
 
 /// Every route over what a server shares.
 pub fn router(app: Arc<App>) -> Router {
+    router_within(app, Bounds::default())
+}
+
+/// [`router`] with other bounds.
+pub fn router_within(app: Arc<App>, bounds: Bounds) -> Router {
     let mut router = Router::new();
     for route in routes::all() {
         router = router.route(route.path, route.handler);
@@ -53,53 +76,10 @@ pub fn router(app: Arc<App>) -> Router {
     router
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
-        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(Extension(bounds))
+        .layer(Extension(Arc::new(metrics::Counted::default())))
         .layer(axum::middleware::from_fn(harden))
         .with_state(app)
-}
-
-/// Serves the API over TCP; callers carry a token.
-pub async fn serve_tcp(
-    app: Arc<App>,
-    listener: TcpListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) {
-    let service = router(app).into_make_service();
-    let served = axum::serve(listener, service)
-        .with_graceful_shutdown(shutdown)
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the API stopped listening");
-    }
-}
-
-/// Serves the API over a unix socket; callers are known by their uid, root is administrator.
-pub async fn serve_unix(
-    app: Arc<App>,
-    listener: UnixListener,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) {
-    let service = router(app).into_make_service_with_connect_info::<UnixPeer>();
-    let served = axum::serve(listener, service)
-        .with_graceful_shutdown(shutdown)
-        .await;
-    if let Err(error) = served {
-        tracing::error!(%error, "the API's socket stopped listening");
-    }
-}
-
-/// Who is at the other end of the unix socket, as the kernel says.
-#[derive(Debug, Clone, Copy)]
-pub struct UnixPeer {
-    uid: Option<u32>,
-}
-
-impl Connected<IncomingStream<'_, UnixListener>> for UnixPeer {
-    fn connect_info(stream: IncomingStream<'_, UnixListener>) -> Self {
-        Self {
-            uid: stream.io().peer_cred().ok().map(|c| c.uid()),
-        }
-    }
 }
 
 /// What every answer says to browsers, and what no browser may send: a page of another origin.

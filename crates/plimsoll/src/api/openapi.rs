@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::input::max_names;
+use super::input::MAX_FIELDS;
 use super::routes;
 
 /// Shapes of bodies; the `max*` fields are filled in from the dimensions.
@@ -16,8 +16,14 @@ const SCHEMAS: &str = include_str!("schemas.json");
 pub fn document() -> Value {
     let mut schemas: Map<String, Value> =
         serde_json::from_str(SCHEMAS).expect("the schemas are checked in as JSON");
-    let limits: Map<String, Value> = max_names()
-        .map(|name| (name, json!({"type": ["number", "null"], "minimum": 0})))
+    let limits: Map<String, Value> = MAX_FIELDS
+        .into_iter()
+        .map(|name| {
+            (
+                name.to_owned(),
+                json!({"type": ["number", "null"], "minimum": 0}),
+            )
+        })
         .collect();
     schemas.insert(
         "MaxFields".to_owned(),

@@ -39,7 +39,7 @@ fn limit(dimension: Dimension, limit: Limit) -> Value {
 pub(super) fn max_fields(limits: &Limits) -> Map<String, Value> {
     Dimension::ALL
         .into_iter()
-        .map(|d| (format!("max{}", d.field()), limit(d, limits[d])))
+        .map(|d| (d.limit_field().to_owned(), limit(d, limits[d])))
         .collect()
 }
 
@@ -48,7 +48,7 @@ pub(super) fn summed_fields(limits: &Limits) -> Value {
     let fields = Dimension::ALL.into_iter().filter(|d| d.is_summed());
     Value::Object(
         fields
-            .map(|d| (format!("max{}", d.field()), limit(d, limits[d])))
+            .map(|d| (d.limit_field().to_owned(), limit(d, limits[d])))
             .collect(),
     )
 }

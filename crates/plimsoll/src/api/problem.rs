@@ -8,6 +8,7 @@ use plimsoll_store::{Decision, StoreError};
 use serde_json::{Map, Value, json};
 
 use super::output;
+use super::strict::FieldError;
 use crate::tasks::in_full;
 
 /// A request that was not done, and why.
@@ -48,12 +49,13 @@ impl Problem {
         )
     }
 
+    pub(super) fn conflict(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, "conflict", detail)
+    }
+
     /// A field that does not hold what it should.
     pub(super) fn field(field: impl Into<String>, why: impl Into<String>) -> Self {
-        let (field, why) = (field.into(), why.into());
-        let detail = format!("{field}: {why}");
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail)
-            .with("field", json!(field))
+        FieldError::new(field, why).into()
     }
 
     pub(super) fn with(mut self, key: &str, value: Value) -> Self {
@@ -108,6 +110,23 @@ impl From<Problem> for Response {
     }
 }
 
+impl From<FieldError> for Problem {
+    fn from(error: FieldError) -> Self {
+        let detail = error.to_string();
+        let field = if error.path.is_empty() {
+            "body".to_owned()
+        } else {
+            error.path
+        };
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "invalid_field", detail)
+            .with("field", json!(field));
+        match error.nearest {
+            Some(nearest) => problem.with("nearest", json!(nearest)),
+            None => problem,
+        }
+    }
+}
+
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         let (status, code) = match &error {
@@ -120,12 +139,27 @@ impl From<StoreError> for Problem {
             StoreError::Busy | StoreError::Stopped | StoreError::Fenced { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "unavailable")
             }
-            _ => {
+            StoreError::SchemaTooNew { .. }
+            | StoreError::Locked { .. }
+            | StoreError::Io { .. }
+            | StoreError::Sqlite(_)
+            | StoreError::Aborted(_)
+            | StoreError::Corrupt(_) => {
                 tracing::error!(error = in_full(&error), "the ledger failed a request");
                 (StatusCode::INTERNAL_SERVER_ERROR, "internal")
             }
         };
-        Self::new(status, code, error.to_string())
+        // What went wrong inside is for the log.
+        let detail = if status == StatusCode::INTERNAL_SERVER_ERROR {
+            "the ledger failed; nothing was changed, and the server's log says why".to_owned()
+        } else {
+            error.to_string()
+        };
+        let problem = Self::new(status, code, detail);
+        match error {
+            StoreError::Stale { now } => problem.with("version", json!(now)),
+            _ => problem,
+        }
     }
 }
 

@@ -33,17 +33,20 @@ pub(super) async fn add(
 ) -> Answer {
     let (team, user) = match (new.team, new.user) {
         (Some(team), None) => {
-            let team = app.store.team(&team)?;
+            let team = caller.team(&app, &team)?;
             caller.leads_team(&app, &team)?;
             (Some(team.id), None)
         }
         (None, Some(user)) => {
-            let user = app.store.user(&user)?;
+            let user = caller.user(&app, &user).await?;
             caller.acts_for(&user)?;
             (None, Some(user.id))
         }
         (None, None) => match &caller.user {
-            Some(user) => (None, Some(user.id)),
+            Some(user) => {
+                caller.acts_for(user)?;
+                (None, Some(user.id))
+            }
             None => {
                 return Err(Problem::field(
                     "team",
@@ -74,15 +77,12 @@ pub(super) async fn add(
 
 /// Whether the caller sees a project: their own, their teams', or all.
 fn sees(app: &App, caller: &Caller, project: &Project) -> Result<bool, Problem> {
-    if caller.reads_all().is_ok() || project.user.is_some_and(|user| caller.is(user)) {
+    if caller.rights.read_all || project.user.is_some_and(|user| caller.is(user)) {
         return Ok(true);
     }
-    match project.team {
-        Some(team) => Ok(caller
-            .reads_team(app, &app.store.team(&team.to_string())?)
-            .is_ok()),
-        None => Ok(false),
-    }
+    project
+        .team
+        .map_or(Ok(false), |team| caller.sees_team(app, team))
 }
 
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Value>> {
@@ -103,14 +103,14 @@ pub(super) async fn delete(
     let projects = app.store.projects().await?;
     let project = projects
         .into_iter()
-        .find(|p| p.id.to_string() == id)
+        .find(|p| id.parse() == Ok(p.id))
         .ok_or_else(|| Problem::not_found("project", &id))?;
     if !sees(&app, &caller, &project)? {
         return Err(Problem::not_found("project", &id));
     }
     match project.team {
         Some(team) => caller.leads_team(&app, &app.store.team(&team.to_string())?)?,
-        None if project.user.is_some_and(|user| caller.is(user)) => {}
+        None if caller.rights.change && project.user.is_some_and(|user| caller.is(user)) => {}
         None => caller.admin()?,
     }
     app.store

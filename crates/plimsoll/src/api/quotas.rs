@@ -1,28 +1,28 @@
 //! `/api/quotas/...`
 
-use std::sync::Arc;
+use std::fmt;
+use std::sync::{Arc, LazyLock};
 
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::response::{IntoResponse, Response};
-use plimsoll_core::dimension::Dimension;
+use plimsoll_core::dimension::{Dimension, Limit, Limits};
 use plimsoll_core::entity::{EntityKind, SYSTEM_ID};
 use plimsoll_core::quota::{Mode, OVERCOMMIT_MAX, TeamMode};
 use plimsoll_store::{Quota, QuotaChange, Team};
+use serde::de::{self, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::{Body, Object, max_field, max_fields, max_value, unknown_field};
+use super::input::{Body, MAX_FIELDS, MaxFields, MaxValue, Text, max_field};
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::state::App;
 
-/// Fields of a quota change beside the limits.
-const BESIDE: [&str; 4] = ["sharedPool", "mode", "overcommit", "reason"];
-
-/// Which part of the path a field belongs to.
+/// The body with the quota's version as its tag.
 fn tagged(quota: &Quota, body: Value) -> Response {
     let mut response = Json(body).into_response();
     if let Ok(tag) = format!("\"{}\"", quota.version).parse() {
@@ -36,8 +36,7 @@ pub(super) async fn user(
     caller: Caller,
     Path(user): Path<String>,
 ) -> Answer {
-    let user = app.store.user(&user)?;
-    caller.reads_user(&app, &user).await?;
+    let user = caller.user(&app, &user).await?;
     shown_plain(&app, user.id.0, &user.name)
 }
 
@@ -64,8 +63,7 @@ pub(super) async fn team(
     caller: Caller,
     Path(team): Path<String>,
 ) -> Answer {
-    let team = app.store.team(&team)?;
-    caller.reads_team(&app, &team)?;
+    let team = caller.team(&app, &team)?;
     shown_team(&app, &team).await
 }
 
@@ -90,12 +88,14 @@ async fn shown_team(app: &App, team: &Team) -> Answer {
         "members".to_owned(),
         Value::Array(members.iter().map(output::member).collect()),
     );
+    let mut promises = Limits::nothing();
     let mut warnings = Vec::new();
     for d in Dimension::ALL.into_iter().filter(|d| d.is_summed()) {
         let promised: u64 = members
             .iter()
             .map(|m| m.allotment[d].at_most().unwrap_or(0))
             .fold(0, u64::saturating_add);
+        promises[d] = Limit::AtMost(promised);
         if let Some(limit) = team.total[d].at_most().filter(|limit| promised > *limit) {
             let (promised, limit) = (d.show(promised), d.show(limit));
             warnings.push(format!(
@@ -103,6 +103,7 @@ async fn shown_team(app: &App, team: &Team) -> Answer {
             ));
         }
     }
+    body.insert("promised".to_owned(), output::summed_fields(&promises));
     body.insert("warnings".to_owned(), json!(warnings));
     Ok(tagged(&quota, Value::Object(body)))
 }
@@ -112,11 +113,11 @@ pub(super) async fn put_user(
     caller: Caller,
     Path(user): Path<String>,
     headers: HeaderMap,
-    Body(object): Body<Object>,
+    Body(change): Body<Change>,
 ) -> Answer {
+    let user = caller.user(&app, &user).await?;
     caller.admin()?;
-    let user = app.store.user(&user)?;
-    let (change, reason) = change(&object, &headers, false)?;
+    let (change, reason) = change.resolve(&headers, false)?;
     app.store
         .change_quota(user.id.0, change, caller.actor(&app, reason))
         .await?;
@@ -128,10 +129,10 @@ pub(super) async fn put_system(
     State(app): State<Arc<App>>,
     caller: Caller,
     headers: HeaderMap,
-    Body(object): Body<Object>,
+    Body(change): Body<Change>,
 ) -> Answer {
     caller.admin()?;
-    let (change, reason) = change(&object, &headers, false)?;
+    let (change, reason) = change.resolve(&headers, false)?;
     app.store
         .change_quota(SYSTEM_ID, change, caller.actor(&app, reason))
         .await?;
@@ -144,11 +145,11 @@ pub(super) async fn put_team(
     caller: Caller,
     Path(team): Path<String>,
     headers: HeaderMap,
-    Body(object): Body<Object>,
+    Body(change): Body<Change>,
 ) -> Answer {
+    let team = caller.team(&app, &team)?;
     caller.admin()?;
-    let team = app.store.team(&team)?;
-    let (change, reason) = change(&object, &headers, true)?;
+    let (change, reason) = change.resolve(&headers, true)?;
     app.store
         .change_quota(team.id.0, change, caller.actor(&app, reason))
         .await?;
@@ -157,78 +158,106 @@ pub(super) async fn put_team(
     shown_team(&app, &team).await
 }
 
-/// A quota change out of a body. For a team, `max*` fields fix its limit and `sharedPool` makes it the
-/// sum of allotments and pool.
-fn change(
-    object: &Object,
-    headers: &HeaderMap,
-    team: bool,
-) -> Result<(QuotaChange, Option<String>), Problem> {
-    let mut change = QuotaChange {
-        expected_version: if_match(headers)?,
-        ..QuotaChange::default()
-    };
-    let mut reason = None;
-    let mut pool = None;
-    for (name, value) in &object.0 {
-        match name.as_str() {
-            "sharedPool" if team => {
-                let object: Object = serde_json::from_value(value.clone()).map_err(|_| {
-                    Problem::field("sharedPool", "must be an object of max* fields")
-                })?;
-                pool = Some(max_fields(&object, &[])?);
+/// A quota change as it is asked for.
+#[derive(Debug, Default)]
+pub(super) struct Change {
+    limits: MaxFields,
+    shared_pool: Option<MaxFields>,
+    mode: Option<Mode>,
+    overcommit: Option<f64>,
+    reason: Option<Text>,
+}
+
+/// Every field of a quota change.
+static FIELDS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
+    let mut known = MAX_FIELDS.to_vec();
+    known.extend(["sharedPool", "mode", "overcommit", "reason"]);
+    known
+});
+
+impl<'de> Deserialize<'de> for Change {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Change;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
             }
-            "mode" => {
-                let mode = value.as_str().and_then(Mode::from_name);
-                change.mode = Some(
-                    mode.ok_or_else(|| Problem::field("mode", "must be enforce, shadow or off"))?,
-                );
-            }
-            "overcommit" => {
-                let most = f64::from(OVERCOMMIT_MAX) / 1000.0;
-                let factor = value.as_f64().filter(|f| *f >= 0.001 && *f <= most);
-                let factor = factor.ok_or_else(|| {
-                    Problem::field(
-                        "overcommit",
-                        format!("must be a number from 0.001 to {most}"),
-                    )
-                })?;
-                change.overcommit_permille = Some((factor * 1000.0).round() as u32);
-            }
-            "reason" => {
-                let text = value
-                    .as_str()
-                    .ok_or_else(|| Problem::field("reason", "must be text"))?;
-                reason = Some(text.to_owned());
-            }
-            name => {
-                let dimension = max_field(name).ok_or_else(|| unknown_field(name, &BESIDE))?;
-                change
-                    .limits
-                    .push((dimension, max_value(name, dimension, value)?));
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Change, A::Error> {
+                let mut change = Change::default();
+                while let Some(name) = map.next_key::<String>()? {
+                    match name.as_str() {
+                        "sharedPool" => change.shared_pool = Some(map.next_value()?),
+                        "mode" => change.mode = Some(map.next_value()?),
+                        "overcommit" => change.overcommit = Some(map.next_value()?),
+                        "reason" => change.reason = map.next_value()?,
+                        name => {
+                            let d = max_field(name)
+                                .ok_or_else(|| de::Error::unknown_field(name, FIELDS.as_slice()))?;
+                            change.limits.0.push((d, map.next_value_seed(MaxValue(d))?));
+                        }
+                    }
+                }
+                Ok(change)
             }
         }
+        deserializer.deserialize_map(Fields)
     }
-    if let Some(pool) = pool {
-        if change.limits.iter().any(|(d, _)| d.is_summed()) {
-            return Err(Problem::field(
-                "sharedPool",
-                "a team has either a limit of its own (max* fields) or a shared pool, not both",
-            ));
+}
+
+impl Change {
+    /// What the ledger is to change, and why. For a team, `max*` fields fix its limit and
+    /// `sharedPool` makes it the sum of allotments and pool.
+    fn resolve(
+        self,
+        headers: &HeaderMap,
+        team: bool,
+    ) -> Result<(QuotaChange, Option<String>), Problem> {
+        let overcommit_permille = self.overcommit.map(|factor| {
+            let most = f64::from(OVERCOMMIT_MAX) / 1000.0;
+            if (0.001..=most).contains(&factor) {
+                Ok((factor * 1000.0).round() as u32)
+            } else {
+                let why = format!("must be a number from 0.001 to {most}");
+                Err(Problem::field("overcommit", why))
+            }
+        });
+        let mut change = QuotaChange {
+            limits: self.limits.0,
+            mode: self.mode,
+            overcommit_permille: overcommit_permille.transpose()?,
+            expected_version: if_match(headers)?,
+            ..QuotaChange::default()
+        };
+        let sets_limit = change.limits.iter().any(|(d, _)| d.is_summed());
+        match self.shared_pool {
+            Some(_) if !team => {
+                return Err(Problem::field(
+                    "sharedPool",
+                    "is not known here: only a team has one",
+                ));
+            }
+            Some(_) if sets_limit => {
+                let why = "cannot be given with max* fields: a team has either a limit of its own \
+                           or a shared pool";
+                return Err(Problem::field("sharedPool", why));
+            }
+            Some(pool) => {
+                if let Some((d, _)) = pool.0.iter().find(|(d, _)| !d.is_summed()) {
+                    let name = format!("sharedPool.{}", d.limit_field());
+                    return Err(Problem::field(
+                        name,
+                        "is not shared: set it on the team itself",
+                    ));
+                }
+                change.team_mode = Some(TeamMode::Aggregate);
+                change.limits.extend(pool.0);
+            }
+            None if team && sets_limit => change.team_mode = Some(TeamMode::Fixed),
+            None => {}
         }
-        if let Some((d, _)) = pool.0.iter().find(|(d, _)| !d.is_summed()) {
-            let name = format!("sharedPool.max{}", d.field());
-            return Err(Problem::field(
-                name,
-                "is not shared: set it on the team itself",
-            ));
-        }
-        change.team_mode = Some(TeamMode::Aggregate);
-        change.limits.extend(pool.0);
-    } else if team && change.limits.iter().any(|(d, _)| d.is_summed()) {
-        change.team_mode = Some(TeamMode::Fixed);
+        Ok((change, self.reason.map(|text| text.0)))
     }
-    Ok((change, reason))
 }
 
 /// The version a change was made for.

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::{Body, Object, Params, max_fields};
+use super::input::{Body, MaxFields, Params, Text, id_or_name};
 use super::output;
 use super::problem::{Answer, Problem};
 use super::users::{Drain, gone};
@@ -44,7 +44,7 @@ pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer<
     let teams = app.store.teams().await?;
     let mut shown = Vec::new();
     for team in &teams {
-        if caller.reads_team(&app, team).is_ok() {
+        if caller.sees_team(&app, team.id)? {
             shown.push(output::team(team));
         }
     }
@@ -56,8 +56,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(team): Path<String>,
 ) -> Answer<Json<Value>> {
-    let team = app.store.team(&team)?;
-    caller.reads_team(&app, &team)?;
+    let team = caller.team(&app, &team)?;
     let members = app.store.members(Some(team.id), None).await?;
     let mut shown = output::team(&team);
     shown["members"] = Value::Array(members.iter().map(output::member).collect());
@@ -70,8 +69,8 @@ pub(super) async fn delete(
     Path(team): Path<String>,
     Params(how): Params<Drain>,
 ) -> Answer {
+    let team = caller.team(&app, &team)?;
     caller.admin()?;
-    let team = app.store.team(&team)?;
     Ok(gone(
         app.store
             .delete_team(team.id, how.drain, caller.actor(&app, None))
@@ -84,8 +83,7 @@ pub(super) async fn members(
     caller: Caller,
     Path(team): Path<String>,
 ) -> Answer<Json<Value>> {
-    let team = app.store.team(&team)?;
-    caller.reads_team(&app, &team)?;
+    let team = caller.team(&app, &team)?;
     let members = app.store.members(Some(team.id), None).await?;
     Ok(Json(
         json!({"items": members.iter().map(output::member).collect::<Vec<_>>()}),
@@ -95,11 +93,11 @@ pub(super) async fn members(
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Put {
-    role: Option<String>,
-    allotment: Option<Object>,
-    borrow_limit: Option<Object>,
+    role: Option<MemberRole>,
+    allotment: Option<MaxFields>,
+    borrow_limit: Option<MaxFields>,
     default: Option<bool>,
-    reason: Option<String>,
+    reason: Option<Text>,
 }
 
 pub(super) async fn put_member(
@@ -108,35 +106,45 @@ pub(super) async fn put_member(
     Path((team, user)): Path<(String, String)>,
     Body(put): Body<Put>,
 ) -> Answer<Json<Value>> {
-    let team = app.store.team(&team)?;
-    caller.leads_team(&app, &team)?;
-    let user = app.store.user(&user)?;
-    let role = match put.role.as_deref() {
-        None => None,
-        Some("lead") => Some(MemberRole::Lead),
-        Some("member") => Some(MemberRole::Member),
-        Some(_) => return Err(Problem::field("role", "must be lead or member")),
-    };
-    let allotment = put
-        .allotment
-        .map(|object| max_fields(&object, &[])?.bounded("allotment"))
-        .transpose()?;
-    let borrow = put
-        .borrow_limit
-        .map(|object| max_fields(&object, &[]))
-        .transpose()?;
+    let team = caller.team(&app, &team)?;
+    let place = caller.place(&app, team.id)?;
+    let own = place.is_some() && (caller.is_named(&user));
+    // Which of their teams is their default, people choose for themselves.
+    let only_default = put.role.is_none() && put.allotment.is_none() && put.borrow_limit.is_none();
+    if !(own && only_default && caller.rights.change) {
+        caller.leads_team(&app, &team)?;
+    }
+    let user = app.store.user(&id_or_name(&user))?;
+    if !caller.is_admin() {
+        let now = app.store.member(team.id, user.id)?.map(|m| m.role);
+        let lead = Some(MemberRole::Lead);
+        if put.role.is_some_and(|role| Some(role) != now) && (put.role == lead || now == lead) {
+            return Err(Problem::forbidden(
+                "only administrators decide who leads a team",
+            ));
+        }
+        if put.default.is_some() && !own {
+            let why = format!(
+                "only {} and administrators choose their default team",
+                user.name
+            );
+            return Err(Problem::forbidden(why));
+        }
+    }
+    let allotment = put.allotment.map(|fields| fields.bounded("allotment"));
     let new = NewMember {
         team: team.id,
         user: user.id,
-        role,
-        allotment,
-        borrow: borrow.map(|fields| fields.0),
+        role: put.role,
+        allotment: allotment.transpose()?,
+        borrow: put.borrow_limit.map(|fields| fields.0),
         default: put.default,
         from_pool: !caller.is_admin(),
     };
+    let reason = put.reason.map(|text| text.0);
     let member = app
         .store
-        .put_member(new, caller.actor(&app, put.reason))
+        .put_member(new, caller.actor(&app, reason))
         .await?;
     app.wake.caps.notify_one();
     Ok(Json(output::member(&member)))
@@ -148,9 +156,16 @@ pub(super) async fn remove_member(
     Path((team, user)): Path<(String, String)>,
     Params(how): Params<Drain>,
 ) -> Answer {
-    let team = app.store.team(&team)?;
+    let team = caller.team(&app, &team)?;
     caller.leads_team(&app, &team)?;
-    let user = app.store.user(&user)?;
+    let user = app.store.user(&id_or_name(&user))?;
+    let member = app.store.member(team.id, user.id)?;
+    let is_lead = member.is_some_and(|m| m.role == MemberRole::Lead);
+    if is_lead && !caller.is_admin() && !caller.is(user.id) {
+        return Err(Problem::forbidden(
+            "only administrators decide who leads a team",
+        ));
+    }
     let to_pool = !caller.is_admin();
     let actor = caller.actor(&app, None);
     app.store

@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use plimsoll_core::entity::TokenId;
-use plimsoll_store::{NewToken, Role};
+use plimsoll_store::{NewToken, Role, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::auth::{Caller, hash, new_secret};
-use super::input::Body;
+use super::auth::{Caller, Rights, hash, new_secret};
+use super::input::{Body, Text};
 use super::output;
 use super::problem::{Answer, Problem};
 use super::users::role;
@@ -25,7 +25,7 @@ use crate::state::App;
 pub(super) struct New {
     user: Option<String>,
     role: Option<String>,
-    label: Option<String>,
+    label: Option<Text>,
     expires_at: Option<Timestamp>,
 }
 
@@ -35,35 +35,45 @@ pub(super) async fn add(
     Body(new): Body<New>,
 ) -> Answer {
     let user = match &new.user {
-        Some(name) => {
-            let user = app.store.user(name)?;
-            caller.acts_for(&user)?;
-            Some(user)
-        }
+        Some(name) => Some(caller.user(&app, name).await?),
         // Without a user a token is nobody's: administrators' automation.
         None if caller.is_admin() => None,
         None => caller.user.clone(),
     };
-    let most = user
-        .as_ref()
-        .map_or(Role::Admin, |u| u.role)
-        .min(caller.role);
-    let wanted = new
-        .role
-        .as_deref()
-        .map_or(Ok(most), |text| role("role", text))?;
-    if wanted > most {
+    match &user {
+        Some(user) => caller.acts_for(user)?,
+        None => caller.admin()?,
+    }
+    let allowed = user.as_ref().map_or(caller.rights, |user| {
+        caller.rights.and(Rights::of(user.role))
+    });
+    let role = match new.role.as_deref() {
+        Some(text) => role("role", text)?,
+        None => [Role::Admin, Role::Viewer, Role::Member]
+            .into_iter()
+            .find(|role| allowed.cover(Rights::of(*role)))
+            .unwrap_or(Role::Member),
+    };
+    if !allowed.cover(Rights::of(role)) {
         return Err(Problem::forbidden(format!(
-            "a token here can be {} at most",
-            most.name()
+            "a token of role {} would allow more than its user or its maker may",
+            role.name()
         )));
     }
     let now_ms = app.clock.now_ms();
-    if new
-        .expires_at
-        .is_some_and(|at| at.as_millisecond() <= now_ms)
-    {
+    let expires_ms = new.expires_at.map(Timestamp::as_millisecond);
+    if expires_ms.is_some_and(|at| at <= now_ms) {
         return Err(Problem::field("expiresAt", "must be in the future"));
+    }
+    // A token that expires must not live on in one it made.
+    if let Some(until) = caller.until_ms
+        && expires_ms.is_none_or(|at| at > until)
+    {
+        let why = format!(
+            "must not be later than the caller's own token's: {}",
+            output::time(until)
+        );
+        return Err(Problem::field("expiresAt", why));
     }
     let secret = new_secret().map_err(|error| {
         Problem::new(
@@ -76,9 +86,9 @@ pub(super) async fn add(
         id: TokenId(new_id()),
         hash: hash(&secret),
         user: user.map(|u| u.id),
-        role: wanted,
-        label: new.label.unwrap_or_else(|| "api".to_owned()),
-        expires_ms: new.expires_at.map(Timestamp::as_millisecond),
+        role,
+        label: new.label.map_or_else(|| "api".to_owned(), |text| text.0),
+        expires_ms,
     };
     let token = app.store.add_token(token, caller.actor(&app, None)).await?;
     let mut shown = output::token(&token);
@@ -87,14 +97,10 @@ pub(super) async fn add(
 }
 
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Value>> {
-    let of = if caller.is_admin() {
-        None
-    } else {
-        let user = caller.user.as_ref();
-        Some(
-            user.ok_or_else(|| Problem::forbidden("only administrators may see this"))?
-                .id,
-        )
+    let of = match &caller.user {
+        _ if caller.rights.read_all => None,
+        Some(user) => Some(user.id),
+        None => return Ok(Json(json!({"items": []}))),
     };
     let tokens = app.store.tokens(of).await?;
     Ok(Json(
@@ -108,17 +114,18 @@ pub(super) async fn revoke(
     Path(id): Path<String>,
 ) -> Answer {
     let id: TokenId = id.parse().map_err(|_| Problem::not_found("token", &id))?;
-    if !caller.is_admin() {
-        let of = caller.user.as_ref().map(|u| u.id);
-        let mine = app
-            .store
-            .tokens(of)
-            .await?
-            .into_iter()
-            .any(|t| t.id == id && t.user == of);
-        if of.is_none() || !mine {
-            return Err(Problem::not_found("token", &id.to_string()));
-        }
+    let absent = || Problem::not_found("token", &id.to_string());
+    let token = match app.store.token(id) {
+        Err(StoreError::NotFound { .. }) => return Err(absent()),
+        token => token?,
+    };
+    // Ending one's own token takes no right: whoever lost one must be able to.
+    if !caller.is_admin() && !token.user.is_some_and(|user| caller.is(user)) {
+        return Err(if caller.rights.read_all {
+            Problem::forbidden("only its user and administrators may revoke a token")
+        } else {
+            absent()
+        });
     }
     app.store.revoke_token(id, caller.actor(&app, None)).await?;
     Ok(StatusCode::NO_CONTENT.into_response())

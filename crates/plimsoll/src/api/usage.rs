@@ -19,8 +19,7 @@ pub(super) async fn user(
     caller: Caller,
     Path(user): Path<String>,
 ) -> Answer<Json<Value>> {
-    let user = app.store.user(&user)?;
-    caller.reads_user(&app, &user).await?;
+    let user = caller.user(&app, &user).await?;
     let own = app.store.standing(EntityKind::User, user.id.0)?;
     let places = app.store.members(None, Some(user.id)).await?;
     let all = places
@@ -51,8 +50,7 @@ pub(super) async fn team(
     caller: Caller,
     Path(team): Path<String>,
 ) -> Answer<Json<Value>> {
-    let team = app.store.team(&team)?;
-    caller.reads_team(&app, &team)?;
+    let team = caller.team(&app, &team)?;
     let standing = app.store.standing(EntityKind::Team, team.id.0)?;
     let members = app.store.members(Some(team.id), None).await?;
     let mut body = output::usage(&app.meter.usage(Whose::Team(team.id)), &standing.reserved);

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::{Body, Params, present};
+use super::input::{Body, Params, Text, present};
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::clock::new_id;
@@ -22,7 +22,7 @@ use crate::state::App;
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct New {
     name: Name,
-    email: Option<String>,
+    email: Option<Text>,
     os_uid: Option<u32>,
     class: Option<String>,
     role: Option<String>,
@@ -41,7 +41,7 @@ pub(super) async fn add(
     let user = NewUser {
         id: UserId(new_id()),
         name: new.name,
-        email: new.email,
+        email: new.email.map(|text| text.0),
         os_uid: new.os_uid,
         role: new
             .role
@@ -66,8 +66,7 @@ pub(super) async fn show(
     caller: Caller,
     Path(user): Path<String>,
 ) -> Answer<Json<Value>> {
-    let user = app.store.user(&user)?;
-    caller.reads_user(&app, &user).await?;
+    let user = caller.user(&app, &user).await?;
     let places = app.store.members(None, Some(user.id)).await?;
     let mut shown = output::user(&user);
     shown["teams"] = Value::Array(places.iter().map(output::member).collect());
@@ -81,7 +80,7 @@ pub(super) async fn me(State(app): State<Arc<App>>, caller: Caller) -> Answer<Js
         None => Vec::new(),
     };
     Ok(Json(json!({
-        "name": caller.name, "role": caller.role.name(),
+        "name": caller.name, "role": caller.role_name(),
         "user": caller.user.as_ref().map(output::user),
         "teams": teams.iter().map(output::member).collect::<Vec<_>>(),
     })))
@@ -92,10 +91,10 @@ pub(super) async fn me(State(app): State<Arc<App>>, caller: Caller) -> Answer<Js
 pub(super) struct Change {
     suspended: Option<bool>,
     #[serde(default, deserialize_with = "present")]
-    email: Option<Option<String>>,
+    email: Option<Option<Text>>,
     #[serde(default, deserialize_with = "present")]
     os_uid: Option<Option<u32>>,
-    reason: Option<String>,
+    reason: Option<Text>,
 }
 
 pub(super) async fn change(
@@ -104,15 +103,15 @@ pub(super) async fn change(
     Path(user): Path<String>,
     Body(change): Body<Change>,
 ) -> Answer<Json<Value>> {
+    let user = caller.user(&app, &user).await?;
     caller.admin()?;
-    let user = app.store.user(&user)?;
-    let actor = caller.actor(&app, change.reason);
+    let actor = caller.actor(&app, change.reason.map(|text| text.0));
     let changed = app
         .store
         .change_user(
             user.id,
             change.suspended,
-            change.email,
+            change.email.map(|email| email.map(|text| text.0)),
             change.os_uid,
             actor,
         )
@@ -143,8 +142,8 @@ pub(super) async fn delete(
     Path(user): Path<String>,
     Params(how): Params<Drain>,
 ) -> Answer {
+    let user = caller.user(&app, &user).await?;
     caller.admin()?;
-    let user = app.store.user(&user)?;
     Ok(gone(
         app.store
             .delete_user(user.id, how.drain, caller.actor(&app, None))

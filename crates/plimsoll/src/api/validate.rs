@@ -5,6 +5,8 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::State;
 use plimsoll_core::dimension::{Amounts, Dimension};
+use plimsoll_core::entity::Name;
+use plimsoll_core::quota::ContainerDefaults;
 use plimsoll_store::{Claim, TeamChoice};
 use serde::Deserialize;
 use serde_json::{Value, json};
@@ -19,11 +21,19 @@ use crate::state::App;
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct Ask {
-    entity_type: String,
+    entity_type: EntityType,
     entity_id: String,
     team: Option<String>,
-    project: Option<String>,
+    project: Option<Name>,
     resource_request: ResourceRequest,
+}
+
+/// Whose room is asked about.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum EntityType {
+    User,
+    Team,
 }
 
 /// What is asked for, in people's units.
@@ -75,17 +85,38 @@ impl ResourceRequest {
             amounts[d] = d.from_human(number).map_err(|error| {
                 Problem::field(format!("resourceRequest.{name}"), error.to_string())
             })?;
+            let least = least(d);
+            // Zero is a claim without that dimension; what is less than the engine takes is a mistake.
+            let in_full = matches!(d, Dimension::Containers | Dimension::ConcurrentContainers);
+            if amounts[d] < least && (in_full || amounts[d] > 0) {
+                let why = format!("must be at least {}", d.show(least));
+                return Err(Problem::field(format!("resourceRequest.{name}"), why));
+            }
         }
         Ok(amounts)
     }
 }
 
+/// The least that a container can be given of a dimension.
+const fn least(dimension: Dimension) -> u64 {
+    match dimension {
+        Dimension::Cpu => ContainerDefaults::CPU_MIN.0,
+        Dimension::Memory => ContainerDefaults::MEMORY_MIN.0,
+        Dimension::Containers | Dimension::ConcurrentContainers => 1,
+        _ => 0,
+    }
+}
+
 /// The team a claim over the API goes to: named, `-` for none, else the user's default.
-pub(super) fn team_choice(app: &App, team: Option<&str>) -> Result<TeamChoice, Problem> {
+pub(super) fn team_choice(
+    app: &App,
+    caller: &Caller,
+    team: Option<&str>,
+) -> Result<TeamChoice, Problem> {
     match team {
         None => Ok(TeamChoice::Default),
         Some("-") => Ok(TeamChoice::NoTeam),
-        Some(name) => Ok(TeamChoice::Team(app.store.team(name)?.id)),
+        Some(name) => Ok(TeamChoice::Team(caller.team(app, name)?.id)),
     }
 }
 
@@ -95,29 +126,26 @@ pub(super) async fn validate(
     Body(ask): Body<Ask>,
 ) -> Answer<Json<Value>> {
     let amounts = ask.resource_request.amounts()?;
-    let (evaluation, whose) = match ask.entity_type.as_str() {
-        "user" => {
-            let user = app.store.user(&ask.entity_id)?;
-            caller.reads_user(&app, &user).await?;
+    let (evaluation, whose) = match ask.entity_type {
+        EntityType::User => {
+            let user = caller.user(&app, &ask.entity_id).await?;
             let claim = Claim {
                 user: user.id,
-                team: team_choice(&app, ask.team.as_deref())?,
-                project: ask.project,
+                team: team_choice(&app, &caller, ask.team.as_deref())?,
+                project: ask.project.map(|name| name.to_string()),
                 host: app.lease.host.clone(),
                 amounts,
             };
             (app.store.evaluate(&claim)?, Whose::User(user.id))
         }
-        "team" => {
-            let team = app.store.team(&ask.entity_id)?;
-            caller.reads_team(&app, &team)?;
+        EntityType::Team => {
+            let team = caller.team(&app, &ask.entity_id)?;
             (
                 app.store
                     .evaluate_team(team.id, &app.lease.host, &amounts)?,
                 Whose::Team(team.id),
             )
         }
-        _ => return Err(Problem::field("entityType", "must be user or team")),
     };
     let (limits, reserved) = match &evaluation.path.owner {
         plimsoll_core::Owner::User(user) => (user.limits, user.reserved),

@@ -14,7 +14,7 @@ use crate::state::App;
 
 /// The process at the other end of a connection, as the kernel names it.
 #[derive(Debug, Clone)]
-pub(super) enum Peer {
+pub(crate) enum Peer {
     /// A process on the host.
     Host { uid: u32 },
     /// A process inside a container: it is that container's tenant, or nobody.
@@ -24,7 +24,7 @@ pub(super) enum Peer {
 }
 
 impl Peer {
-    pub(super) fn of(stream: &UnixStream) -> Self {
+    pub(crate) fn of(stream: &UnixStream) -> Self {
         let Ok(credentials) = stream.peer_cred() else {
             return Self::Unknown;
         };

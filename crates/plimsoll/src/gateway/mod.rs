@@ -34,7 +34,7 @@ use tokio::task::JoinSet;
 
 use crate::state::App;
 use answer::Body;
-use identity::Peer;
+pub(crate) use identity::Peer;
 
 /// A head that takes longer than this is not coming. Also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
