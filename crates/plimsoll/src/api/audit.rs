@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::Params;
+use super::input::{Params, page_size};
 use super::output;
 use super::problem::Answer;
 use crate::state::App;
@@ -26,7 +26,7 @@ pub(super) async fn list(
     Params(page): Params<Page>,
 ) -> Answer<Json<Value>> {
     caller.reads_all()?;
-    let most = page.limit.unwrap_or(100).clamp(1, 1000);
+    let most = page_size(page.limit)?;
     let entries = app.store.audit(page.cursor, most).await?;
     let state = |text: &Option<String>| {
         text.as_deref()

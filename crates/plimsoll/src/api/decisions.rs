@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::Params;
+use super::input::{Params, page_size};
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::state::App;
@@ -46,7 +46,7 @@ pub(super) async fn list(
         Some("refused") => Some(false),
         Some(_) => return Err(Problem::field("outcome", "must be allowed or refused")),
     };
-    let most = which.limit.unwrap_or(100).clamp(1, 1000);
+    let most = page_size(which.limit)?;
     let mut found = app
         .store
         .decisions_before(which.cursor, user, allowed, most)

@@ -1,8 +1,8 @@
 //! `/api/openapi.json` and a page to read it by: no script, no other host.
 
 use std::fmt::Write as _;
+use std::sync::LazyLock;
 
-use axum::Json;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{Html, IntoResponse, Response};
 use serde_json::Value;
@@ -17,16 +17,19 @@ color:#1a2733;background:#fbfcfd}h1{font-size:1.6rem}h2{margin-top:2.5rem;border
 p{margin:.2rem 0 .2rem 4.5rem}@media(prefers-color-scheme:dark){body{color:#dbe4ea;\
 background:#11181e}.m{color:#6fb9e3}h2{border-color:#6fb9e3}}";
 
-pub(super) async fn openapi() -> Json<Value> {
-    Json(openapi::document())
+static DOCUMENT: LazyLock<String> = LazyLock::new(|| openapi::document().to_string());
+static PAGE: LazyLock<String> = LazyLock::new(|| render(&openapi::document()));
+
+pub(super) async fn openapi() -> Response {
+    ([(CONTENT_TYPE, "application/json")], DOCUMENT.as_str()).into_response()
 }
 
 pub(super) async fn style() -> Response {
     ([(CONTENT_TYPE, "text/css; charset=utf-8")], STYLE).into_response()
 }
 
-pub(super) async fn page() -> Html<String> {
-    Html(render(&openapi::document()))
+pub(super) async fn page() -> Html<&'static str> {
+    Html(PAGE.as_str())
 }
 
 /// The document as a page, one heading a tag.

@@ -175,6 +175,20 @@ impl<'de> Deserialize<'de> for Text {
     }
 }
 
+/// The most items in one answer.
+const PAGE_MAX: u32 = 1000;
+
+/// How many items an answer may hold.
+pub(super) fn page_size(limit: Option<u32>) -> Result<u32, Problem> {
+    match limit.unwrap_or(100) {
+        size @ 1..=PAGE_MAX => Ok(size),
+        _ => Err(Problem::field(
+            "limit",
+            format!("must be from 1 to {PAGE_MAX}"),
+        )),
+    }
+}
+
 /// A user's or team's name or id, as the ledger writes ids.
 pub(super) fn id_or_name(text: &str) -> String {
     uuid::Uuid::try_parse(text).map_or_else(|_| text.to_owned(), |id| id.to_string())

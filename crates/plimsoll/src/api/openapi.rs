@@ -61,8 +61,11 @@ pub fn document() -> Value {
             route
                 .query
                 .iter()
-                .map(|name| json!({"name": name, "in": "query", "schema": {"type": "string"}})),
+                .map(|name| json!({"name": name, "in": "query", "schema": query_schema(name)})),
         );
+        for status in route.also {
+            operation["responses"][status.to_string()] = answer(schema);
+        }
         if !parameters.is_empty() {
             operation["parameters"] = Value::Array(parameters);
         }
@@ -103,10 +106,35 @@ fn answer(schema: &str) -> Value {
         "Text" => {
             json!({"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}})
         }
-        schema => json!({
-            "description": "As asked.",
-            "content": {"application/json": {"schema": reference(schema)}},
-        }),
+        schema => {
+            let schema = match schema.strip_suffix("[]") {
+                None => reference(schema),
+                Some(item) => json!({
+                    "type": "object",
+                    "required": ["items"],
+                    "properties": {
+                        "items": {"type": "array", "items": reference(item)},
+                        "nextCursor": {
+                            "type": ["string", "integer", "null"],
+                            "description": "Where the list goes on; null at its end.",
+                        },
+                    },
+                }),
+            };
+            json!({"description": "As asked.", "content": {"application/json": {"schema": schema}}})
+        }
+    }
+}
+
+/// What a query parameter holds.
+fn query_schema(name: &str) -> Value {
+    match name {
+        "drain" => json!({"type": "boolean", "default": false}),
+        "limit" => json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
+        "since" => json!({"type": "string", "format": "date-time"}),
+        "outcome" => json!({"enum": ["allowed", "refused"]}),
+        "state" => json!({"enum": ["pending", "active", "stopped", "released", "void"]}),
+        _ => json!({"type": "string"}),
     }
 }
 

@@ -22,8 +22,10 @@ pub(super) struct Route {
     pub(super) summary: &'static str,
     /// Name of the request body's schema.
     pub(super) body: Option<&'static str>,
-    /// Status and schema of the answer when all is well.
+    /// Status and schema of the answer when all is well; `User[]` is a list of users.
     pub(super) answer: (u16, &'static str),
+    /// Further statuses with the same answer.
+    pub(super) also: &'static [u16],
     /// Query parameters.
     pub(super) query: &'static [&'static str],
     /// Anyone may ask, without a token.
@@ -38,6 +40,11 @@ impl Route {
 
     fn answers(mut self, status: u16, schema: &'static str) -> Self {
         self.answer = (status, schema);
+        self
+    }
+
+    fn also(mut self, statuses: &'static [u16]) -> Self {
+        self.also = statuses;
         self
     }
 
@@ -66,7 +73,8 @@ fn route(
         tag,
         summary,
         body: None,
-        answer: (200, "Object"),
+        answer: (200, ""),
+        also: &[],
         query: &[],
         open: false,
     }
@@ -83,41 +91,41 @@ pub(super) fn all() -> Vec<Route> {
         route("get", "/api/quotas/system", "quotas", "The system's quota.", get(quotas::system)).answers(200, "Quota"),
         route("put", "/api/quotas/system", "quotas", "Change the system's quota.", put(quotas::put_system)).body("QuotaChange").answers(200, "Quota"),
         route("post", "/api/quotas/validate", "quotas", "Would this fit? Decides as create would, and charges nothing.", post(validate::validate)).body("Validate").answers(200, "Validation"),
-        route("get", "/api/quotas/violations", "quotas", "Open violations, and those opened since a time.", get(violations::list)).answers(200, "List").query(&["since"]),
+        route("get", "/api/quotas/violations", "quotas", "Open violations, and those opened since a time.", get(violations::list)).answers(200, "OpenedViolation[]").query(&["since"]),
         route("get", "/api/usage/user/{user}", "usage", "What a user uses and has reserved.", get(usage::user)).answers(200, "Usage"),
         route("get", "/api/usage/team/{team}", "usage", "What a team uses and has reserved.", get(usage::team)).answers(200, "Usage"),
         route("get", "/api/usage/system", "usage", "What everybody uses and has reserved together.", get(usage::system)).answers(200, "Usage"),
-        route("get", "/api/me", "people", "Who the caller is.", get(users::me)),
-        route("get", "/api/users", "people", "Every user.", get(users::list)).answers(200, "List"),
+        route("get", "/api/me", "people", "Who the caller is.", get(users::me)).answers(200, "Me"),
+        route("get", "/api/users", "people", "Every user.", get(users::list)).answers(200, "User[]"),
         route("post", "/api/users", "people", "Add a user, with the quota of their class.", post(users::add)).body("NewUser").answers(201, "User"),
         route("get", "/api/users/{user}", "people", "A user and their teams.", get(users::show)).answers(200, "User"),
         route("patch", "/api/users/{user}", "people", "Suspend a user, or change mail address or uid.", patch(users::change)).body("UserChange").answers(200, "User"),
-        route("delete", "/api/users/{user}", "people", "Delete a user; with drain, once they hold nothing.", delete(users::delete)).answers(204, "").query(&["drain"]),
-        route("get", "/api/teams", "people", "The teams the caller may see.", get(teams::list)).answers(200, "List"),
+        route("delete", "/api/users/{user}", "people", "Delete a user; with drain, once they hold nothing.", delete(users::delete)).answers(204, "").also(&[202]).query(&["drain"]),
+        route("get", "/api/teams", "people", "The teams the caller may see.", get(teams::list)).answers(200, "Team[]"),
         route("post", "/api/teams", "people", "Add a team.", post(teams::add)).body("NewTeam").answers(201, "Team"),
         route("get", "/api/teams/{team}", "people", "A team and its members.", get(teams::show)).answers(200, "Team"),
-        route("delete", "/api/teams/{team}", "people", "Delete a team; with drain, once it holds nothing.", delete(teams::delete)).answers(204, "").query(&["drain"]),
-        route("get", "/api/teams/{team}/members", "people", "A team's members.", get(teams::members)).answers(200, "List"),
+        route("delete", "/api/teams/{team}", "people", "Delete a team; with drain, once it holds nothing.", delete(teams::delete)).answers(204, "").also(&[202]).query(&["drain"]),
+        route("get", "/api/teams/{team}/members", "people", "A team's members.", get(teams::members)).answers(200, "Member[]"),
         route("put", "/api/teams/{team}/members/{user}", "people", "Add a member or change their role, allotment and borrow limit.", put(teams::put_member)).body("PutMember").answers(200, "Member"),
         route("delete", "/api/teams/{team}/members/{user}", "people", "Take a member out of a team.", delete(teams::remove_member)).answers(204, "").query(&["drain"]),
-        route("get", "/api/projects", "people", "The projects the caller may see.", get(projects::list)).answers(200, "List"),
-        route("post", "/api/projects", "people", "Add a project to a team or a user.", post(projects::add)).body("NewProject").answers(201, "Object"),
+        route("get", "/api/projects", "people", "The projects the caller may see.", get(projects::list)).answers(200, "Project[]"),
+        route("post", "/api/projects", "people", "Add a project to a team or a user.", post(projects::add)).body("NewProject").answers(201, "Project"),
         route("delete", "/api/projects/{id}", "people", "Delete a project.", delete(projects::delete)).answers(204, ""),
-        route("get", "/api/classes", "people", "The quota classes.", get(system::classes)).answers(200, "List"),
-        route("get", "/api/tokens", "people", "The caller's tokens; an administrator's view shows all.", get(tokens::list)).answers(200, "List"),
-        route("post", "/api/tokens", "people", "Make a token. Its secret is shown in this answer only.", post(tokens::add)).body("NewToken").answers(201, "Object"),
+        route("get", "/api/classes", "people", "The quota classes.", get(system::classes)).answers(200, "Class[]"),
+        route("get", "/api/tokens", "people", "The caller's tokens; an administrator's view shows all.", get(tokens::list)).answers(200, "Token[]"),
+        route("post", "/api/tokens", "people", "Make a token. Its secret is shown in this answer only.", post(tokens::add)).body("NewToken").answers(201, "NewSecret"),
         route("delete", "/api/tokens/{id}", "people", "Revoke a token.", delete(tokens::revoke)).answers(204, ""),
-        route("post", "/api/reservations", "reservations", "Charge a claim if it fits.", post(reservations::reserve)).body("Reserve").answers(201, "Reservation"),
+        route("post", "/api/reservations", "reservations", "Charge a claim if it fits.", post(reservations::reserve)).body("Reserve").answers(201, "Reservation").also(&[200]),
         route("get", "/api/reservations/{id}", "reservations", "A reservation.", get(reservations::show)).answers(200, "Reservation"),
         route("post", "/api/reservations/{id}/commit", "reservations", "Bind a reservation to the container made for it.", post(reservations::commit)).body("Commit").answers(200, "Reservation"),
         route("post", "/api/reservations/{id}/void", "reservations", "End a reservation that got no container.", post(reservations::void)).answers(200, "Reservation"),
         route("delete", "/api/reservations/{id}", "reservations", "Release a reservation whose container is gone.", delete(reservations::release)).answers(200, "Reservation"),
-        route("get", "/api/containers", "reservations", "Containers with what they reserve and use.", get(containers::list)).answers(200, "List").query(&["user", "team", "project", "state"]),
-        route("get", "/api/decisions", "decisions", "Admissions, newest first.", get(decisions::list)).answers(200, "List").query(&["user", "outcome", "limit"]),
-        route("get", "/api/decisions/{id}", "decisions", "One admission, with everything that was in its way.", get(decisions::show)),
-        route("get", "/api/audit", "decisions", "Every change, newest first.", get(audit::list)).answers(200, "List").query(&["cursor", "limit"]),
+        route("get", "/api/containers", "reservations", "Containers with what they reserve and use.", get(containers::list)).answers(200, "Container[]").query(&["user", "team", "project", "state"]),
+        route("get", "/api/decisions", "decisions", "Admissions, newest first.", get(decisions::list)).answers(200, "Decision[]").query(&["user", "outcome", "cursor", "limit"]),
+        route("get", "/api/decisions/{id}", "decisions", "One admission, with everything that was in its way.", get(decisions::show)).answers(200, "Decision"),
+        route("get", "/api/audit", "decisions", "Every change, newest first.", get(audit::list)).answers(200, "AuditEntry[]").query(&["cursor", "limit"]),
         route("get", "/healthz", "health", "The process answers.", get(health::healthz)).answers(200, "Text").open(),
-        route("get", "/readyz", "health", "Ledger and engine answer; 503 says what does not.", get(health::readyz)).open(),
+        route("get", "/readyz", "health", "Ledger and engine answer; 503 says what does not.", get(health::readyz)).answers(200, "Ready").also(&[503]).open(),
         route("get", "/metrics", "health", "Prometheus metrics.", get(metrics::metrics)).answers(200, "Text"),
         route("get", "/api/openapi.json", "health", "This document.", get(docs::openapi)).open(),
         route("get", "/api/docs", "health", "This document, to read.", get(docs::page)).answers(200, "Text").open(),

@@ -1,0 +1,10 @@
+//! The HTTP API over a real listener and a real ledger. Modules mirror the URLs.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are outside the server: they may look at the clock and the environment"
+)]
+
+mod roles;
+mod schema;
+mod site;
