@@ -97,7 +97,7 @@ impl Store {
                 [id.to_string()],
                 rows::token,
                 "token",
-                &id,
+                id,
             )
         })
     }

@@ -75,6 +75,8 @@ async fn serve<L: Listener>(
             }
         }
     }
+    // Whoever comes now is told at once that nobody listens.
+    drop(listener);
     let _ = over.send(true);
     while connections.join_next().await.is_some() {}
 }

@@ -99,10 +99,11 @@ async fn harden(
             .or_else(|| origin.strip_prefix("https://"))
             != Some(host)
     });
-    if foreign && !request.method().is_safe() {
-        return problem::Problem::forbidden("requests from another origin are not accepted").into();
-    }
-    let mut response = next.run(request).await;
+    let mut response = if foreign && !request.method().is_safe() {
+        problem::Problem::forbidden("requests from another origin are not accepted").into()
+    } else {
+        next.run(request).await
+    };
     let headers = response.headers_mut();
     let set: [(HeaderName, &'static str); 5] = [
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),

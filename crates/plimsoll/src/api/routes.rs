@@ -127,7 +127,7 @@ pub(super) fn all() -> Vec<Route> {
         route("get", "/healthz", "health", "The process answers.", get(health::healthz)).answers(200, "Text").open(),
         route("get", "/readyz", "health", "Ledger and engine answer; 503 says what does not.", get(health::readyz)).answers(200, "Ready").also(&[503]).open(),
         route("get", "/metrics", "health", "Prometheus metrics.", get(metrics::metrics)).answers(200, "Text"),
-        route("get", "/api/openapi.json", "health", "This document.", get(docs::openapi)).open(),
+        route("get", "/api/openapi.json", "health", "This document.", get(docs::openapi)).answers(200, "Document").open(),
         route("get", "/api/docs", "health", "This document, to read.", get(docs::page)).answers(200, "Text").open(),
         route("get", "/api/docs.css", "health", "The style of that page.", get(docs::style)).answers(200, "Text").open(),
     ]

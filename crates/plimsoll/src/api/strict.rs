@@ -103,16 +103,19 @@ impl de::Error for FieldError {
     }
 }
 
-/// The known name that is most like `name`, if any is.
+/// The known name that `name` was meant to be, if one is near enough: few letters apart, or sharing
+/// a long beginning.
 pub(super) fn nearest(name: &str, known: &[&'static str]) -> Option<&'static str> {
-    let alike = |known: &&'static str| {
-        let (a, b) = (name.to_ascii_lowercase(), known.to_ascii_lowercase());
-        strsim::jaro_winkler(&a, &b)
+    let name = name.to_lowercase();
+    let near = |known: &'static str| {
+        let lower = known.to_lowercase();
+        let likeness = strsim::jaro_winkler(&name, &lower);
+        let apart = strsim::damerau_levenshtein(&name, &lower);
+        (likeness > 0.85 || apart <= known.len() / 3 + 1).then_some((likeness, known))
     };
     known
         .iter()
-        .map(|known| (alike(known), *known))
-        .filter(|(likeness, _)| *likeness > 0.75)
+        .filter_map(|known| near(known))
         .max_by(|(a, _), (b, _)| a.total_cmp(b))
         .map(|(_, known)| known)
 }
@@ -325,6 +328,26 @@ impl<'de> Deserializer<'de> for Value {
         visitor.visit_newtype_struct(self)
     }
 
+    /// Only an object: derived readers would take a list for one, too.
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        _fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, FieldError> {
+        let seen = match &self {
+            Self::Object(_) => return self.deserialize_any(visitor),
+            Self::Null => Unexpected::Unit,
+            Self::Bool(value) => Unexpected::Bool(*value),
+            Self::Unsigned(value) => Unexpected::Unsigned(*value),
+            Self::Signed(value) => Unexpected::Signed(*value),
+            Self::Float(value) => Unexpected::Float(*value),
+            Self::Text(text) | Self::Plain(text) => Unexpected::Str(text),
+            Self::List(_) => Unexpected::Seq,
+        };
+        Err(de::Error::invalid_type(seen, &"an object"))
+    }
+
     fn deserialize_enum<V: Visitor<'de>>(
         self,
         _name: &'static str,
@@ -352,7 +375,7 @@ impl<'de> Deserializer<'de> for Value {
 
     forward_to_deserialize_any! {
         i8 i16 i32 i128 u128 f32 char str string bytes byte_buf unit unit_struct seq tuple
-        tuple_struct map struct identifier ignored_any
+        tuple_struct map identifier ignored_any
     }
 }
 

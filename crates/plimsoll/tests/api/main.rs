@@ -5,6 +5,14 @@
     reason = "tests are outside the server: they may look at the clock and the environment"
 )]
 
+mod connections;
+mod health;
+mod input;
+mod people;
+mod quotas;
+mod reservations;
 mod roles;
 mod schema;
 mod site;
+mod tokens;
+mod validate;
