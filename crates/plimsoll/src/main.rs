@@ -57,7 +57,7 @@ async fn main() -> ExitCode {
     match serve(config).await {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("plimsoll: {error}");
+            eprintln!("plimsoll: {}", plimsoll::tasks::in_full(&error));
             ExitCode::FAILURE
         }
     }
