@@ -91,6 +91,10 @@ pub struct TeamPath {
 
 /// Who answers for a claim: the caller's quota, or their team's.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one at a time, on the stack of one decision; the plain case needs no allocation"
+)]
 pub enum Owner {
     /// A claim outside any team.
     User(Level),
