@@ -152,7 +152,8 @@ CREATE TABLE violation (
     updated_at INTEGER NOT NULL,
     closed_at  INTEGER
 ) STRICT;
-CREATE UNIQUE INDEX violation_open ON violation (kind, level, entity_id, dimension)
+-- Hosts share the system's quota and its id; the name tells them apart.
+CREATE UNIQUE INDEX violation_open ON violation (kind, level, entity_id, name, dimension)
     WHERE closed_at IS NULL;
 
 CREATE TABLE token (
