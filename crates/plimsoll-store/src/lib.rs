@@ -33,7 +33,7 @@ use rusqlite::{Connection, OpenFlags};
 pub use tokens::NewToken;
 pub use violations::Measured;
 
-use crate::books::Books;
+use crate::books::{Books, Cache};
 use crate::writer::Writer;
 
 /// How long an admission may wait for its transaction before the caller is told to come back.
@@ -48,9 +48,13 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+/// A connection and what was read over it.
+type Reader = (Connection, Cache);
+
 struct Inner {
+    // Dropped in this order: the directory is unlocked when the writer is done.
     writer: Writer,
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Vec<Reader>>,
     path: PathBuf,
     _lock: lock::DataDirLock,
 }
@@ -85,7 +89,7 @@ impl Store {
         )?;
         connection.set_prepared_statement_cache_capacity(128);
         migrate::migrate(&connection, &path, now_ms)?;
-        let (writer, _thread) = Writer::start(connection).map_err(|source| StoreError::Io {
+        let writer = Writer::start(connection).map_err(|source| StoreError::Io {
             path: "the ledger's thread".into(),
             source,
         })?;
@@ -121,14 +125,17 @@ impl Store {
     /// Runs `job` on a consistent snapshot, on the calling thread: for a handful of keyed reads.
     fn read<T>(&self, job: impl FnOnce(&mut Books<'_>) -> Result<T>) -> Result<T> {
         let pooled = self.readers().pop();
-        let connection = match pooled {
-            Some(connection) => connection,
-            None => self.open_reader()?,
+        let (connection, cache) = match pooled {
+            Some(reader) => reader,
+            None => (self.open_reader()?, Cache::default()),
         };
         connection.prepare_cached("BEGIN")?.execute([])?;
-        let outcome = job(&mut Books::new(&connection));
+        let mut books = Books::with(&connection, cache);
+        books.refresh()?;
+        let outcome = job(&mut books);
+        let cache = books.into_cache();
         connection.prepare_cached("COMMIT")?.execute([])?;
-        self.readers().push(connection);
+        self.readers().push((connection, cache));
         outcome
     }
 
@@ -143,7 +150,7 @@ impl Store {
         read.await.map_err(|_| StoreError::Stopped)?
     }
 
-    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
         self.inner
             .readers
             .lock()
@@ -165,7 +172,7 @@ impl Store {
     /// # Errors
     /// What stands in the way.
     pub async fn ping(&self) -> Result<()> {
-        self.charge(|books| Ok(books.capacity().map(drop)?)).await
+        self.charge(|books| books.capacity().map(drop)).await
     }
 
     /// SQLite's own check of the file, and of every balance against the reservations behind it.

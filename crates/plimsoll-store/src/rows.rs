@@ -260,7 +260,7 @@ pub(crate) fn one<T>(
     by: impl rusqlite::Params,
     read: fn(&Row<'_>) -> rusqlite::Result<T>,
     what: &'static str,
-    name: impl ToString,
+    name: &(impl ToString + ?Sized),
 ) -> Result<T> {
     connection
         .prepare_cached(sql)?
@@ -291,7 +291,7 @@ pub(crate) fn user_by_id(connection: &Connection, id: UserId) -> Result<User> {
         [id.to_string()],
         user,
         "user",
-        id,
+        &id,
     )
 }
 
@@ -302,7 +302,7 @@ pub(crate) fn team_by_id(connection: &Connection, id: TeamId) -> Result<Team> {
         [id.to_string()],
         team,
         "team",
-        id,
+        &id,
     )
 }
 
@@ -314,7 +314,7 @@ pub(crate) fn quota(connection: &Connection, entity: Uuid) -> Result<Quota> {
         [entity.to_string()],
         quota_row,
         "quota",
-        entity,
+        &entity,
     )
 }
 
