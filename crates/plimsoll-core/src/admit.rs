@@ -93,7 +93,7 @@ pub struct TeamPath {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[expect(
     clippy::large_enum_variant,
-    reason = "one at a time, on the stack of one decision; the plain case needs no allocation"
+    reason = "one lives as long as one decision"
 )]
 pub enum Owner {
     /// A claim outside any team.

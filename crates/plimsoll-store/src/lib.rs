@@ -29,6 +29,7 @@ pub use migrate::SCHEMA_VERSION;
 pub use people::NewMember;
 pub use records::*;
 pub use reservations::Deed;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 pub use tokens::NewToken;
 pub use violations::Measured;
@@ -87,7 +88,7 @@ impl Store {
              PRAGMA busy_timeout = 5000; PRAGMA wal_autocheckpoint = 4000;
              PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;",
         )?;
-        connection.set_prepared_statement_cache_capacity(128);
+        prepared_once(&connection, 128)?;
         migrate::migrate(&connection, &path, now_ms)?;
         let writer = Writer::start(connection).map_err(|source| StoreError::Io {
             path: "the ledger's thread".into(),
@@ -163,7 +164,7 @@ impl Store {
         connection.execute_batch(
             "PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -4096;",
         )?;
-        connection.set_prepared_statement_cache_capacity(64);
+        prepared_once(&connection, 64)?;
         Ok(connection)
     }
 
@@ -193,4 +194,12 @@ impl Store {
         })
         .await
     }
+}
+
+/// Keeps `most` prepared statements, and their plans whatever is bound to them: without the second,
+/// SQLite prepares a query over a table with partial indexes anew each time it is run.
+fn prepared_once(connection: &Connection, most: usize) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(most);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }

@@ -53,8 +53,8 @@ fn exists(connection: &Connection, sql: &str, by: impl rusqlite::Params) -> Resu
 
 fn live_reservations(connection: &Connection, column: &str, id: &str) -> Result<i64> {
     let sql = format!(
-        "SELECT count(*) FROM reservation WHERE {column} = ?1 \
-         AND state IN ('pending', 'active', 'stopped')"
+        "SELECT count(*) FROM reservation r WHERE r.{column} = ?1 AND {}",
+        rows::LIVE
     );
     Ok(connection
         .prepare_cached(&sql)?
@@ -587,7 +587,8 @@ impl Store {
             let drained = |table: &str, column: &str| {
                 format!(
                     "WHERE draining = 1 AND NOT EXISTS (SELECT 1 FROM reservation r \
-                     WHERE r.{column} = {table}.id AND r.state IN ('pending', 'active', 'stopped'))"
+                     WHERE r.{column} = {table}.id AND {})",
+                    rows::LIVE
                 )
             };
             let sql = format!("{} {}", rows::USER, drained("user", "user_id"));

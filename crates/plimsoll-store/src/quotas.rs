@@ -165,9 +165,13 @@ pub(crate) fn member_overflow(books: &Books<'_>, team: TeamId, permille: u32) ->
     let prefix = format!("member:{team}:");
     let mut statement = books
         .connection
-        .prepare_cached("SELECT key, reserved FROM account WHERE key GLOB ?1 || '*'")?;
+        .prepare_cached("SELECT key, reserved FROM account WHERE key > ?1 AND key < ?2")?;
+    // Keys that begin with the prefix: ';' follows ':'.
+    let end = format!("member:{team};");
     let held: Vec<(String, Amounts)> = statement
-        .query_map([&prefix], |row| Ok((row.get(0)?, rows::parse(row, 1)?)))?
+        .query_map([&prefix, &end], |row| {
+            Ok((row.get(0)?, rows::parse(row, 1)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let places: Vec<Limits> = held
         .iter()

@@ -4,8 +4,8 @@
 //! [`Store::resize`] and a late [`Store::commit`] ask [`plimsoll_core::admit`] and may be refused.
 //! *Facts* are recorded: what the engine shows is charged even over a limit and opens a violation.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use plimsoll_core::admit::{Path, Verdict, admit};
 use plimsoll_core::dimension::{Amounts, Dimension};
@@ -101,8 +101,9 @@ fn advise(
     let team = judged.team.as_ref().map(|t| t.id);
     let sql = format!(
         "{} WHERE r.user_id = ?1 AND r.team_id IS ?2 AND r.container_name IS NOT NULL
-         AND r.host = ?3 AND r.state IN ('active', 'stopped')",
-        rows::RESERVATION
+         AND r.host = ?3 AND r.state <> 'pending' AND {}",
+        rows::RESERVATION,
+        rows::LIVE
     );
     let by = params![
         judged.user.id.to_string(),
@@ -209,10 +210,11 @@ fn keep_decision(books: &Books<'_>, d: &Decision) -> Result<()> {
 }
 
 fn find(books: &Books<'_>, id: ReservationId) -> Result<Reservation> {
-    let sql = format!("{} WHERE r.id = ?1", rows::RESERVATION);
+    static SQL: LazyLock<String> =
+        LazyLock::new(|| format!("{} WHERE r.id = ?1", rows::RESERVATION));
     rows::one(
         books.connection,
-        &sql,
+        &SQL,
         [id.to_string()],
         rows::reservation,
         "reservation",
@@ -221,10 +223,10 @@ fn find(books: &Books<'_>, id: ReservationId) -> Result<Reservation> {
 }
 
 fn decision(books: &Books<'_>, id: DecisionId) -> Result<Decision> {
-    let sql = format!("{} WHERE d.id = ?1", rows::DECISION);
+    static SQL: LazyLock<String> = LazyLock::new(|| format!("{} WHERE d.id = ?1", rows::DECISION));
     rows::one(
         books.connection,
-        &sql,
+        &SQL,
         [id.to_string()],
         rows::decision,
         "decision",
@@ -332,7 +334,7 @@ fn name_is_taken(books: &Books<'_>, r: &Reservation) -> Result<bool> {
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM reservation
              WHERE user_id = ?1 AND container_name = ?2 AND id <> ?3
-               AND state IN ('pending', 'active', 'stopped'))",
+               AND state <> 'released' AND state <> 'void')",
         )?
         .query_row(
             params![r.user.to_string(), r.container_name, r.id.to_string()],
@@ -897,9 +899,9 @@ impl Store {
     pub fn by_name(&self, user: UserId, name: &str) -> Result<Option<Reservation>> {
         self.read(|books| {
             let sql = format!(
-                "{} WHERE r.user_id = ?1 AND r.container_name = ?2
-                 AND r.state IN ('pending', 'active', 'stopped')",
-                rows::RESERVATION
+                "{} WHERE r.user_id = ?1 AND r.container_name = ?2 AND {}",
+                rows::RESERVATION,
+                rows::LIVE
             );
             let mut statement = books.connection.prepare_cached(&sql)?;
             Ok(statement
@@ -917,8 +919,9 @@ impl Store {
         self.read(|books| {
             let sql = format!(
                 "{} WHERE r.user_id = ?1 AND substr(r.container_id, 1, length(?2)) = ?2
-                 AND r.state IN ('pending', 'active', 'stopped') LIMIT 2",
-                rows::RESERVATION
+                 AND {} LIMIT 2",
+                rows::RESERVATION,
+                rows::LIVE
             );
             rows::all(
                 books.connection,
@@ -935,14 +938,15 @@ impl Store {
     /// When the ledger cannot be read.
     pub async fn reservations(&self, filter: ReservationFilter) -> Result<Vec<Reservation>> {
         self.read_list(move |books| {
-            let states = if filter.states.is_empty() {
-                vec![State::Pending, State::Active, State::Stopped]
-            } else {
-                filter.states
-            };
-            let marks = vec!["?"; states.len()].join(", ");
-            let mut sql = format!("{} WHERE r.state IN ({marks})", rows::RESERVATION);
-            let mut by: Vec<String> = states.iter().map(|s| s.name().to_owned()).collect();
+            let live = !filter.states.iter().any(|s| s.is_final());
+            let mut sql = format!("{} WHERE ", rows::RESERVATION);
+            sql.push_str(if live { rows::LIVE } else { "TRUE" });
+            if !filter.states.is_empty() {
+                let names = filter.states.iter().map(|s| format!("'{}'", s.name()));
+                let names = names.collect::<Vec<_>>().join(", ");
+                sql.push_str(&format!(" AND r.state IN ({names})"));
+            }
+            let mut by: Vec<String> = Vec::new();
             let columns = [
                 ("r.user_id", filter.user.map(|u| u.to_string())),
                 ("r.team_id", filter.team.map(|t| t.to_string())),
@@ -1167,10 +1171,7 @@ fn insert(
 pub(crate) fn balance_differences(books: &mut Books<'_>) -> Result<Vec<String>> {
     let mut expected: std::collections::BTreeMap<String, Amounts> =
         std::collections::BTreeMap::new();
-    let live = format!(
-        "{} WHERE r.state IN ('pending', 'active', 'stopped')",
-        rows::RESERVATION
-    );
+    let live = format!("{} WHERE {}", rows::RESERVATION, rows::LIVE);
     for r in rows::all(books.connection, &live, [], rows::reservation)? {
         let charge = r.state.charge(&r.claim);
         let mut keys = vec![key::SYSTEM.to_owned(), key::host(&r.host)];
