@@ -152,6 +152,10 @@ pub(crate) const RESERVATION: &str = "SELECT r.id, r.host, r.user_id, coalesce(u
      r.created_at, r.changed_at, r.started_at, r.decision_id \
      FROM reservation r LEFT JOIN user u ON u.id = r.user_id LEFT JOIN team t ON t.id = r.team_id";
 
+/// The reservations that charge something or may do so again: the words of the partial indexes.
+/// `r` is the reservation.
+pub(crate) const LIVE: &str = "r.state <> 'released' AND r.state <> 'void'";
+
 pub(crate) fn reservation(row: &Row<'_>) -> rusqlite::Result<Reservation> {
     Ok(Reservation {
         id: ReservationId(uuid(row, 0)?),
@@ -291,7 +295,7 @@ pub(crate) fn user_by_id(connection: &Connection, id: UserId) -> Result<User> {
         [id.to_string()],
         user,
         "user",
-        id,
+        &id,
     )
 }
 
@@ -302,7 +306,7 @@ pub(crate) fn team_by_id(connection: &Connection, id: TeamId) -> Result<Team> {
         [id.to_string()],
         team,
         "team",
-        id,
+        &id,
     )
 }
 
@@ -314,7 +318,7 @@ pub(crate) fn quota(connection: &Connection, entity: Uuid) -> Result<Quota> {
         [entity.to_string()],
         quota_row,
         "quota",
-        entity,
+        &entity,
     )
 }
 
