@@ -153,7 +153,7 @@ boot() {
     -nodefaults -no-user-config -display none -nic none -no-reboot \
     -accel tcg,thread=multi -cpu max -smp 2 -m 2048 \
     -kernel "$image/vmlinuz" -initrd "$image/initrd.img" \
-    -append "root=/dev/vda rw apparmor=0 console=ttyS0 quiet panic=-1 mitigations=off no5lvl audit=0 nowatchdog systemd.show_status=0" \
+    -append "root=/dev/vda rw apparmor=0 console=ttyS0 loglevel=5 panic=-1 mitigations=off no5lvl audit=0 nowatchdog systemd.show_status=1" \
     -drive "file=$image/root.ext4,format=raw,if=virtio,snapshot=on" \
     -drive "file=$work/in.ext4,format=raw,if=virtio,readonly=on" \
     -serial "file:$work/console" \
@@ -181,7 +181,9 @@ no_verdict() {
     printf -- '--- QEMU said:\n'
     tail -n 10 "$work/qemu.log"
     printf -- '--- the end of the console:\n'
-    tail -n "$console_tail_lines" "$work/console" | tr -d '\r'
+    # Without systemd's progress bar, which is a line for every half second.
+    tr -d '\r\033' <"$work/console" | grep -av 'Job .* running (' | sed 's/\[[0-9;]*[mK]//g' |
+      tail -n "$console_tail_lines" || true
   } >&2
   exit 3
 }
@@ -199,7 +201,7 @@ main() {
   local started=$SECONDS in_time=yes
   make_input_disk
   boot
-  tail -n +1 -s 0.2 -f --pid="$qemu" "$work/results" 2>/dev/null &
+  setpriv --pdeathsig TERM -- tail -n +1 -s 0.2 -f --pid="$qemu" "$work/results" 2>/dev/null &
   follower=$!
   await_guest || in_time=no
   if [[ $in_time == no ]]; then

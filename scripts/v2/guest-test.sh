@@ -12,7 +12,7 @@
 # here, before the half that tests Plimsoll itself. That one needs `plimsoll`
 # beside this script.
 
-set -euo pipefail
+set -Eeuo pipefail
 
 here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 readonly here
@@ -81,9 +81,19 @@ within() { # within SECONDS COMMAND [ARG...]
   done
 }
 
+# A command outside a check that fails ends the script; the closing line still
+# comes, so the reader is told where it stopped.
+died_at=
+trap 'died_at=$LINENO' ERR
+
 # shellcheck disable=SC2317 # called by the trap
 finish() {
-  [[ $failed -eq 0 ]] || diagnose || true
+  local status=$?
+  if [[ $failed -gt 0 ]]; then
+    diagnose || true
+  elif [[ $status -ne 0 ]]; then
+    note "the script broke off at line ${died_at:-?} with status $status"
+  fi
   printf '%d passed, %d failed\n' "$passed" "$failed"
 }
 trap finish EXIT

@@ -91,6 +91,10 @@ pub struct TeamPath {
 
 /// Who answers for a claim: the caller's quota, or their team's.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "one lives as long as one decision"
+)]
 pub enum Owner {
     /// A claim outside any team.
     User(Level),

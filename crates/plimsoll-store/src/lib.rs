@@ -165,7 +165,7 @@ impl Store {
     /// # Errors
     /// What stands in the way.
     pub async fn ping(&self) -> Result<()> {
-        self.charge(|books| Ok(books.capacity().map(drop)?)).await
+        self.charge(|books| books.capacity().map(drop)).await
     }
 
     /// SQLite's own check of the file, and of every balance against the reservations behind it.

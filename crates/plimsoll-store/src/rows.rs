@@ -260,7 +260,7 @@ pub(crate) fn one<T>(
     by: impl rusqlite::Params,
     read: fn(&Row<'_>) -> rusqlite::Result<T>,
     what: &'static str,
-    name: impl ToString,
+    name: impl std::fmt::Display,
 ) -> Result<T> {
     connection
         .prepare_cached(sql)?

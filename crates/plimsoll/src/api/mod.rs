@@ -45,7 +45,6 @@ use crate::state::App;
 const BODY_MAX: usize = 1 << 20;
 
 /// Every route over what a server shares.
-#[must_use]
 pub fn router(app: Arc<App>) -> Router {
     let mut router = Router::new();
     for route in routes::all() {

@@ -78,7 +78,7 @@ pub(super) async fn add(
         user: user.map(|u| u.id),
         role: wanted,
         label: new.label.unwrap_or_else(|| "api".to_owned()),
-        expires_ms: new.expires_at.map(|at| at.as_millisecond()),
+        expires_ms: new.expires_at.map(Timestamp::as_millisecond),
     };
     let token = app.store.add_token(token, caller.actor(&app, None)).await?;
     let mut shown = output::token(&token);

@@ -28,7 +28,7 @@ pub(super) async fn list(
     caller: Caller,
     Params(which): Params<Which>,
 ) -> Answer<Json<Value>> {
-    let since = which.since.map(|t| t.as_millisecond());
+    let since = which.since.map(Timestamp::as_millisecond);
     let mut found = app.store.violations(since, MOST).await?;
     if caller.reads_all().is_err() {
         let mut mine = Vec::new();

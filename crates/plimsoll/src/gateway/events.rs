@@ -45,15 +45,17 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
         }
         let id = event["Actor"]["ID"].as_str()?.to_owned();
         let reservation = resolve::by_id(&app, &user, &id).ok().flatten()?;
+        let prefix = names::in_engine(&user.name, user.id, "");
         Some(show(
             event,
+            &prefix,
             &names::shown(&reservation),
             reservation.image.as_deref(),
         ))
     }))
 }
 
-fn show(mut event: Value, name: &str, image: Option<&str>) -> Value {
+fn show(mut event: Value, prefix: &str, name: &str, image: Option<&str>) -> Value {
     names::clean_labels(&mut event["Actor"]["Attributes"]);
     event["Actor"]["Attributes"]["name"] = json!(name);
     if let Some(image) = image {
@@ -62,12 +64,12 @@ fn show(mut event: Value, name: &str, image: Option<&str>) -> Value {
             event["from"] = json!(image);
         }
     }
-    if event["Actor"]["Attributes"].get("oldName").is_some() {
-        // A rename names the engine's old name.
-        let old = event["Actor"]["Attributes"]["oldName"]
-            .as_str()
+    if let Some(old) = event["Actor"]["Attributes"]["oldName"].as_str() {
+        // A rename tells the engine's old name.
+        let shown = old
+            .trim_start_matches('/')
+            .strip_prefix(prefix)
             .unwrap_or_default();
-        let shown = old.rsplit('.').next().unwrap_or_default().to_owned();
         event["Actor"]["Attributes"]["oldName"] = json!(format!("/{shown}"));
     }
     event

@@ -44,7 +44,7 @@ pub(super) fn clean_labels(labels: &mut Value) {
 /// The labels a container gets.
 pub(super) fn reserved_labels(
     instance: &str,
-    reservation: impl ToString,
+    reservation: plimsoll_core::entity::ReservationId,
     user: UserId,
     team: Option<&str>,
     project: Option<&str>,

@@ -149,6 +149,12 @@ async fn dispatch(
         ["images", name @ .., "history"] if get && !name.is_empty() => {
             images::history(call, &name.join("/")).await
         }
+        // Tenants have none of these, and `docker inspect NAME` asks for each kind in turn.
+        ["networks", name] if get => Err(Refused::NotFound(format!("network {name} not found"))),
+        ["volumes", name] if get => Err(Refused::NotFound(format!("get {name}: no such volume"))),
+        ["plugins", name, "json"] if get => {
+            Err(Refused::NotFound(format!("plugin \"{name}\" not found")))
+        }
         _ => Err(closed(&method, &parts)),
     }
 }

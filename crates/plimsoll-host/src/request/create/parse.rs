@@ -115,7 +115,7 @@ const DENIED: [(&str, &str, &str, &str); 24] = [
         "VolumesFrom",
         "--volumes-from",
         "it reaches into another container",
-        "use docker cp",
+        "run without it",
     ),
     (
         "Links",

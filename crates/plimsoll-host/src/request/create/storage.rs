@@ -269,7 +269,7 @@ pub(super) fn no_mounts(field: &str, what: &str) -> Refusal {
         field,
         what,
         "containers have no access to host paths and named volumes yet",
-        "use --tmpfs for scratch space, or docker cp for files",
+        "use --tmpfs for scratch space",
     )
 }
 

@@ -1,0 +1,452 @@
+//! A real server for a test: its own data, sockets and instance, over the real engine where the test
+//! needs one. Everything it made is gone when it is dropped.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    missing_debug_implementations,
+    clippy::disallowed_methods,
+    clippy::needless_pass_by_value,
+    reason = "each test file uses its part of it, outside the server"
+)]
+
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+
+/// How long anything may take that a test waits for.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The image every container of a test runs.
+pub const IMAGE: &str = "plimsoll/example";
+
+pub struct Server {
+    dir: tempfile::TempDir,
+    instance: String,
+    engine: String,
+    extra: Vec<String>,
+    process: Child,
+}
+
+/// The engine the tests run on.
+pub fn engine() -> String {
+    std::env::var("PLIMSOLL_ENGINE_SOCKET").map_or_else(
+        |_| "unix:///var/run/docker.sock".to_owned(),
+        |path| {
+            if path.contains("://") {
+                path
+            } else {
+                format!("unix://{path}")
+            }
+        },
+    )
+}
+
+impl Server {
+    /// A server over the real engine.
+    pub fn start() -> Self {
+        Self::start_with(&engine(), &[])
+    }
+
+    /// A server that has no engine.
+    pub fn without_engine() -> Self {
+        Self::start_with("unix:///nonexistent/docker.sock", &[])
+    }
+
+    pub fn start_with(engine: &str, extra: &[&str]) -> Self {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        // Tenants reach the socket under their own uids.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(dir.path(), open).unwrap();
+        let random = uuid::Uuid::now_v7().simple().to_string();
+        let instance = format!("test{}", &random[20..]);
+        let extra: Vec<String> = extra.iter().map(|s| (*s).to_owned()).collect();
+        let process = spawn(dir.path(), &instance, engine, &extra);
+        let server = Self {
+            dir,
+            instance,
+            engine: engine.to_owned(),
+            extra,
+            process,
+        };
+        server.wait_ready();
+        server
+    }
+
+    fn wait_ready(&self) {
+        let wants_engine = !self.engine.contains("nonexistent");
+        wait_for("the server to be ready", || {
+            let answer = self.try_api("GET", "/readyz", None).ok()?;
+            (answer.0 == 200 || (!wants_engine && answer.0 == 503)).then_some(())
+        });
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn instance(&self) -> &str {
+        &self.instance
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Ends the process as a power cut would, and starts another on what it left.
+    pub fn crash_and_restart(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+        self.process = spawn(self.dir.path(), &self.instance, &self.engine, &self.extra);
+        self.wait_ready();
+    }
+
+    pub fn crash(&mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    pub fn restart(&mut self) {
+        self.process = spawn(self.dir.path(), &self.instance, &self.engine, &self.extra);
+        self.wait_ready();
+    }
+
+    /// Asks the API as root.
+    pub fn api(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        self.try_api(method, path, body).expect("the API answers")
+    }
+
+    fn try_api(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+    ) -> std::io::Result<(u16, Value)> {
+        let body = body.map(Value::to_string);
+        let (status, text) = http(&self.path("api.sock"), method, path, &[], body.as_deref())?;
+        Ok((
+            status,
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        ))
+    }
+
+    /// Asks the API with headers of one's own and a body that need not be JSON.
+    pub fn raw(
+        &self,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Option<&str>,
+    ) -> (u16, Value) {
+        let (status, text) = http(&self.path("api.sock"), method, path, headers, body).unwrap();
+        (
+            status,
+            serde_json::from_str(&text).unwrap_or(Value::String(text)),
+        )
+    }
+
+    pub fn get(&self, path: &str) -> Value {
+        let (status, body) = self.api("GET", path, None);
+        assert_eq!(status, 200, "GET {path}: {body}");
+        body
+    }
+
+    pub fn post(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.api("POST", path, Some(&body));
+        assert!((200..300).contains(&status), "POST {path}: {answer}");
+        answer
+    }
+
+    pub fn put(&self, path: &str, body: Value) -> Value {
+        let (status, answer) = self.api("PUT", path, Some(&body));
+        assert_eq!(status, 200, "PUT {path}: {answer}");
+        answer
+    }
+
+    /// A user with a uid of their own and these limits.
+    pub fn tenant(&self, name: &str, uid: u32, limits: Value) -> Tenant {
+        self.post("/api/users", json!({"name": name, "osUid": uid}));
+        self.put(&format!("/api/quotas/user/{name}"), limits);
+        Tenant {
+            uid,
+            host: format!("unix://{}", self.path("docker.sock").display()),
+        }
+    }
+
+    pub fn usage(&self, user: &str) -> Value {
+        self.get(&format!("/api/usage/user/{user}"))
+    }
+
+    /// The container of this name as the ledger has it.
+    pub fn container(&self, user: &str, name: &str) -> Option<Value> {
+        let all = self.get(&format!("/api/containers?user={user}"));
+        let items = all["items"].as_array().unwrap().clone();
+        items.into_iter().find(|c| c["containerName"] == name)
+    }
+
+    /// The docker CLI past Plimsoll, as the host's administrator.
+    pub fn docker(&self, args: &[&str]) -> Output {
+        Command::new("docker")
+            .args(["-H", &self.engine])
+            .args(args)
+            .output()
+            .expect("docker runs")
+    }
+
+    pub fn full_id(&self, user: &str, name: &str) -> String {
+        let container = self
+            .container(user, name)
+            .expect("the container is in the ledger");
+        container["containerId"].as_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let label = format!("label=plimsoll.instance={}", self.instance);
+        if !self.engine.contains("nonexistent") {
+            let listed = self.docker(&["ps", "-aq", "--filter", &label]);
+            let ids = String::from_utf8_lossy(&listed.stdout).into_owned();
+            for id in ids.split_whitespace() {
+                self.docker(&["rm", "-f", id]);
+            }
+        }
+        let _ = Command::new("kill")
+            .arg(self.process.id().to_string())
+            .status();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
+            eprintln!("--- the server's log\n{log}");
+        }
+        remove_cgroups(&self.instance);
+    }
+}
+
+fn spawn(dir: &Path, instance: &str, engine: &str, extra: &[String]) -> Child {
+    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port();
+    let log = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(dir.join("log"))
+        .unwrap();
+    Command::new(env!("CARGO_BIN_EXE_plimsoll"))
+        .arg("serve")
+        .arg("--data-dir")
+        .arg(dir.join("data"))
+        .args(["--listen", &format!("127.0.0.1:{port}"), "--engine", engine])
+        .args(["--instance", instance])
+        .arg("--gateway")
+        .arg(format!("unix://{}", dir.join("docker.sock").display()))
+        .arg("--api-socket")
+        .arg(dir.join("api.sock"))
+        .args(extra)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(log)
+        .spawn()
+        .expect("the server starts")
+}
+
+/// Cgroups that outlive their containers on v1, deepest first.
+fn remove_cgroups(instance: &str) {
+    let roots = std::fs::read_dir("/sys/fs/cgroup")
+        .into_iter()
+        .flatten()
+        .flatten();
+    for root in roots {
+        remove_tree(&root.path().join(instance));
+    }
+}
+
+fn remove_tree(dir: &Path) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|t| t.is_dir()) {
+            remove_tree(&entry.path());
+        }
+    }
+    let _ = std::fs::remove_dir(dir);
+}
+
+/// One HTTP request over a unix socket, on a connection of its own.
+pub fn http(
+    socket: &Path,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: Option<&str>,
+) -> std::io::Result<(u16, String)> {
+    let mut head = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n");
+    let typed = headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("content-type"));
+    if body.is_some() && !typed {
+        head.push_str("Content-Type: application/json\r\n");
+    }
+    for (name, value) in headers {
+        head.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if let Some(body) = body {
+        head.push_str(&format!("Content-Length: {}\r\n", body.len()));
+    }
+    head.push_str("\r\n");
+    head.push_str(body.unwrap_or_default());
+    exchange(socket, head.as_bytes())
+}
+
+/// Sends bytes as they are; reads one response.
+pub fn exchange(socket: &Path, bytes: &[u8]) -> std::io::Result<(u16, String)> {
+    let mut stream = UnixStream::connect(socket)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    // A server that has refused may close before it has read everything.
+    let _ = stream.write_all(bytes);
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer);
+    let text = String::from_utf8_lossy(&answer).into_owned();
+    let (head, rest) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    let chunked = head
+        .to_ascii_lowercase()
+        .contains("transfer-encoding: chunked");
+    Ok((
+        status,
+        if chunked {
+            dechunk(rest)
+        } else {
+            rest.to_owned()
+        },
+    ))
+}
+
+fn dechunk(mut rest: &str) -> String {
+    let mut out = String::new();
+    while let Some((size, after)) = rest.split_once("\r\n") {
+        let Ok(size) = usize::from_str_radix(size.trim(), 16) else {
+            break;
+        };
+        if size == 0 || after.len() < size {
+            break;
+        }
+        out.push_str(&after[..size]);
+        rest = after[size..].trim_start_matches("\r\n");
+    }
+    out
+}
+
+/// Waits until `found` gives something.
+pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(value) = found() {
+            return value;
+        }
+        assert!(began.elapsed() < PATIENCE, "waited too long for {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A person at the host with a uid and the ordinary docker CLI.
+pub struct Tenant {
+    pub uid: u32,
+    pub host: String,
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Said {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Tenant {
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new("docker");
+        command
+            .uid(self.uid)
+            .gid(self.uid)
+            .env_clear()
+            .env("PATH", std::env::var_os("PATH").unwrap_or_default())
+            .env("HOME", "/nonexistent")
+            .env("DOCKER_HOST", &self.host)
+            .current_dir("/")
+            .args(args)
+            .stdin(Stdio::null());
+        command
+    }
+
+    pub fn docker(&self, args: &[&str]) -> Said {
+        said(&self.command(args).output().expect("docker runs"))
+    }
+
+    /// Runs docker and expects it to succeed; returns what it printed.
+    pub fn ok(&self, args: &[&str]) -> String {
+        let said = self.docker(args);
+        assert_eq!(said.code, 0, "docker {args:?}: {} {}", said.out, said.err);
+        said.out.trim().to_owned()
+    }
+
+    /// Runs docker and expects it to fail; returns what it complained about.
+    pub fn refused(&self, args: &[&str]) -> String {
+        let said = self.docker(args);
+        assert_ne!(
+            said.code, 0,
+            "docker {args:?} was not refused: {}",
+            said.out
+        );
+        said.err
+    }
+
+    pub fn with_input(&self, args: &[&str], input: &str) -> Said {
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .unwrap();
+        said(&child.wait_with_output().unwrap())
+    }
+
+    /// Runs docker under a terminal.
+    pub fn in_terminal(&self, args: &str) -> Said {
+        let mut command = Command::new("script");
+        command
+            .args(["-qec", &format!("docker {args}"), "/dev/null"])
+            .uid(self.uid)
+            .gid(self.uid)
+            .env("HOME", "/nonexistent")
+            .env("DOCKER_HOST", &self.host)
+            .current_dir("/")
+            .stdin(Stdio::null());
+        said(&command.output().expect("script runs"))
+    }
+}
+
+fn said(output: &Output) -> Said {
+    Said {
+        code: output.status.code().unwrap_or(-1),
+        out: String::from_utf8_lossy(&output.stdout).into_owned(),
+        err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
