@@ -559,7 +559,7 @@ impl Store {
                 [id.to_string()],
                 rows::project,
                 "project",
-                &id,
+                id,
             )?;
             books
                 .connection

@@ -218,7 +218,7 @@ fn find(books: &Books<'_>, id: ReservationId) -> Result<Reservation> {
         [id.to_string()],
         rows::reservation,
         "reservation",
-        &id,
+        id,
     )
 }
 
@@ -230,7 +230,7 @@ fn decision(books: &Books<'_>, id: DecisionId) -> Result<Decision> {
         [id.to_string()],
         rows::decision,
         "decision",
-        &id,
+        id,
     )
 }
 

@@ -295,7 +295,7 @@ pub(crate) fn user_by_id(connection: &Connection, id: UserId) -> Result<User> {
         [id.to_string()],
         user,
         "user",
-        &id,
+        id,
     )
 }
 
@@ -306,7 +306,7 @@ pub(crate) fn team_by_id(connection: &Connection, id: TeamId) -> Result<Team> {
         [id.to_string()],
         team,
         "team",
-        &id,
+        id,
     )
 }
 
@@ -318,7 +318,7 @@ pub(crate) fn quota(connection: &Connection, entity: Uuid) -> Result<Quota> {
         [entity.to_string()],
         quota_row,
         "quota",
-        &entity,
+        entity,
     )
 }
 

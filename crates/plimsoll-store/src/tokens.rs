@@ -59,14 +59,7 @@ impl Store {
             };
             audit::record(books, &actor, &change)?;
             let sql = format!("{} WHERE id = ?1", rows::TOKEN);
-            rows::one(
-                books.connection,
-                &sql,
-                [id],
-                rows::token,
-                "token",
-                &token.id,
-            )
+            rows::one(books.connection, &sql, [id], rows::token, "token", token.id)
         })
         .await
     }
