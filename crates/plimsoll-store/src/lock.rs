@@ -11,7 +11,15 @@ use crate::error::{Result, StoreError};
 /// Held for as long as the server lives; the kernel lets go of it when the process ends, however it
 /// ends.
 pub(crate) struct DataDirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DataDirLock {
+    fn drop(&mut self) {
+        // A child between fork and exec has this file open too: closing ours alone would leave it
+        // locked for that long.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl DataDirLock {
@@ -41,6 +49,6 @@ impl DataDirLock {
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }
