@@ -1,24 +1,60 @@
 //! Decisions as lists and in number. How they come to be is in [`crate::reservations`].
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use plimsoll_core::entity::{DecisionId, UserId};
 use rusqlite::params;
 
+use crate::books::Books;
 use crate::error::Result;
-use crate::records::Decision;
+use crate::records::{Admission, Decision};
 use crate::{Store, rows};
 
-/// How many decisions there were up to a point.
+/// How many claims were decided since the ledger was opened.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct DecisionCount {
-    /// Where counting goes on.
-    next: i64,
     /// Claims that were admitted.
     pub allowed: u64,
     /// Claims that were refused.
     pub refused: u64,
 }
 
+/// Counts decisions as their callers learn of them.
+#[derive(Default)]
+pub(crate) struct Counters {
+    allowed: AtomicU64,
+    refused: AtomicU64,
+}
+
 impl Store {
+    /// Runs a job that decides under `id`, or finds what was decided before, in the next transaction.
+    pub(crate) async fn decide<F>(&self, id: DecisionId, job: F) -> Result<Admission>
+    where
+        F: FnOnce(&mut Books<'_>) -> Result<Admission> + Send + 'static,
+    {
+        let admission = self.charge(job).await?;
+        if admission.decision.id == id {
+            let counters = &self.inner.decided;
+            let counter = if admission.decision.allowed {
+                &counters.allowed
+            } else {
+                &counters.refused
+            };
+            counter.fetch_add(1, Ordering::Relaxed);
+        }
+        Ok(admission)
+    }
+
+    /// How many claims were decided since the ledger was opened.
+    #[must_use]
+    pub fn decision_count(&self) -> DecisionCount {
+        let counters = &self.inner.decided;
+        DecisionCount {
+            allowed: counters.allowed.load(Ordering::Relaxed),
+            refused: counters.refused.load(Ordering::Relaxed),
+        }
+    }
+
     /// Decisions older than `before`, newest first; of one user, of one outcome.
     ///
     /// # Errors
@@ -39,32 +75,6 @@ impl Store {
             let (before, user) = (before.map(|d| d.to_string()), user.map(|u| u.to_string()));
             let by = params![before, user, allowed, most];
             rows::all(books.connection, &sql, by, rows::decision)
-        })
-        .await
-    }
-
-    /// `so_far` and the decisions made since then; counts from the beginning when it is the default.
-    ///
-    /// # Errors
-    /// When the ledger cannot be read.
-    pub async fn count_decisions(&self, so_far: DecisionCount) -> Result<DecisionCount> {
-        self.read_list(move |books| {
-            let mut count = so_far;
-            let mut statement = books.connection.prepare_cached(
-                "SELECT allowed, count(*), max(rowid) FROM decision WHERE rowid > ?1 GROUP BY allowed",
-            )?;
-            let mut rows = statement.query([so_far.next])?;
-            while let Some(row) = rows.next()? {
-                let (allowed, new): (bool, i64) = (row.get(0)?, row.get(1)?);
-                let sum = if allowed {
-                    &mut count.allowed
-                } else {
-                    &mut count.refused
-                };
-                *sum += new.unsigned_abs();
-                count.next = count.next.max(row.get(2)?);
-            }
-            Ok(count)
         })
         .await
     }

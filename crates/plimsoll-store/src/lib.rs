@@ -58,6 +58,7 @@ struct Inner {
     // Dropped in this order: the directory is unlocked when the writer is done.
     writer: Writer,
     readers: Mutex<Vec<Reader>>,
+    decided: decisions::Counters,
     path: PathBuf,
     _lock: lock::DataDirLock,
 }
@@ -99,6 +100,7 @@ impl Store {
         let inner = Inner {
             writer,
             readers: Mutex::new(Vec::new()),
+            decided: decisions::Counters::default(),
             path,
             _lock: lock,
         };

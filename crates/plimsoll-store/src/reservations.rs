@@ -473,7 +473,7 @@ impl Store {
         }
         let given_up = Arc::new(AtomicBool::new(false));
         let late = Arc::clone(&given_up);
-        let reserve = self.charge(move |books| {
+        let reserve = self.decide(new.decision, move |books| {
             if late.load(Ordering::Acquire) {
                 return Err(StoreError::Busy);
             }
@@ -516,7 +516,7 @@ impl Store {
         container: String,
         deed: Deed,
     ) -> Result<Admission> {
-        self.charge(move |books| {
+        self.decide(deed.decision, move |books| {
             let r = find(books, id)?;
             if let Some(bound) = &r.container {
                 if *bound != container {
@@ -659,7 +659,7 @@ impl Store {
     /// # Errors
     /// `NotFound`, `Conflict` for one that has ended.
     pub async fn start(&self, id: ReservationId, deed: Deed) -> Result<Admission> {
-        self.charge(move |books| {
+        self.decide(deed.decision, move |books| {
             let r = find(books, id)?;
             if r.state.is_final() {
                 return Err(StoreError::Conflict(format!("reservation {id} has ended")));
@@ -703,7 +703,7 @@ impl Store {
         amounts: Amounts,
         deed: Deed,
     ) -> Result<Admission> {
-        self.charge(move |books| {
+        self.decide(deed.decision, move |books| {
             let r = find(books, id)?;
             if r.state.is_final() {
                 return Err(StoreError::Conflict(format!("reservation {id} has ended")));

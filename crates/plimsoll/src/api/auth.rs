@@ -431,6 +431,74 @@ mod tests {
         assert!(!Rights::of(Role::Viewer).cover(Rights::of(Role::Member)));
     }
 
+    #[tokio::test]
+    async fn a_peer_is_known_by_its_uid_and_in_a_container_by_its_owner() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::config::Config {
+            data_dir: dir.path().to_owned(),
+            ..crate::config::Config::default()
+        };
+        let app = crate::serve::build(config, crate::clock::Clock::default()).await;
+        let app = app.unwrap();
+        let actor = Actor {
+            name: "test".into(),
+            at_ms: 0,
+            reason: None,
+        };
+        let ada = plimsoll_store::NewUser {
+            id: UserId(new_id()),
+            name: "ada".parse().unwrap(),
+            email: None,
+            os_uid: Some(1001),
+            role: Role::Admin,
+            class: None,
+        };
+        app.store.add_user(ada.clone(), actor).await.unwrap();
+        let container = "c".repeat(64);
+        let claim = plimsoll_store::Claim {
+            user: ada.id,
+            team: plimsoll_store::TeamChoice::NoTeam,
+            project: None,
+            host: app.lease.host.clone(),
+            amounts: plimsoll_core::Amounts::ZERO,
+        };
+        let adopted = plimsoll_store::NewReservation {
+            id: plimsoll_core::entity::ReservationId(new_id()),
+            decision: plimsoll_core::entity::DecisionId(new_id()),
+            claim,
+            origin: plimsoll_store::Origin::Adopted,
+            idempotency: None,
+            container_name: None,
+            image: None,
+            expires_ms: 0,
+            now_ms: 0,
+        };
+        let state = plimsoll_core::State::Active;
+        app.store
+            .adopt(adopted, container.clone(), state, app.lease.clone())
+            .await
+            .unwrap();
+
+        let known = |peer: Peer| {
+            Caller::by_peer(&app, &peer).map(|caller| (caller.name, caller.rights.admin))
+        };
+        assert_eq!(known(Peer::Host { uid: 0 }).unwrap(), ("root".into(), true));
+        let ada = ("user:ada".to_owned(), true);
+        assert_eq!(known(Peer::Host { uid: 1001 }).unwrap(), ada);
+        let inside = |id: &str| Peer::Container {
+            id: id.parse().unwrap(),
+        };
+        // Whoever is inside her container has at most a member's rights.
+        assert_eq!(known(inside(&container)).unwrap(), (ada.0, false));
+        for nobody in [
+            Peer::Host { uid: 1002 },
+            inside(&"d".repeat(64)),
+            Peer::Unknown,
+        ] {
+            assert!(known(nobody.clone()).is_err(), "{nobody:?}");
+        }
+    }
+
     #[test]
     fn hashes_are_sha_256_in_hex() {
         assert_eq!(

@@ -4,14 +4,12 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::Arc;
 
-use axum::Extension;
 use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use plimsoll_core::dimension::{Amounts, Dimension, Limits};
 use plimsoll_core::entity::{EntityKind, SYSTEM_ID, UserId};
 use plimsoll_store::{DecisionCount, StoreError};
-use tokio::sync::Mutex;
 
 use super::auth::Caller;
 use super::problem::Answer;
@@ -20,10 +18,6 @@ use crate::state::App;
 
 /// The format's own name for itself.
 const FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
-
-/// The decisions counted so far: each scrape counts only what came since the last one.
-#[derive(Debug, Default)]
-pub(super) struct Counted(Mutex<DecisionCount>);
 
 /// One metric's lines.
 struct Family {
@@ -190,7 +184,10 @@ fn labels(entity: &Entity) -> String {
 }
 
 fn of_the_server(app: &App, decisions: DecisionCount, open_violations: usize) -> Vec<Family> {
-    let mut decided = Family::new("plimsoll_decisions_total", "Claims decided.");
+    let mut decided = Family::new(
+        "plimsoll_decisions_total",
+        "Claims decided since the server started.",
+    );
     decided.add("outcome=\"allowed\"", decisions.allowed);
     decided.add("outcome=\"refused\"", decisions.refused);
     let mut violations = Family::new("plimsoll_open_violations", "Limits exceeded now.");
@@ -227,19 +224,10 @@ fn of_the_server(app: &App, decisions: DecisionCount, open_violations: usize) ->
     vec![decided, violations, build, up, ok, took, at, runs, cycle]
 }
 
-pub(super) async fn metrics(
-    State(app): State<Arc<App>>,
-    Extension(counted): Extension<Arc<Counted>>,
-    caller: Caller,
-) -> Answer {
+pub(super) async fn metrics(State(app): State<Arc<App>>, caller: Caller) -> Answer {
     caller.reads_all()?;
     let entities = entities(&app).await?;
-    let decisions = {
-        // Held across the count, so that two scrapes at once do not count the same ones twice.
-        let mut counted = counted.0.lock().await;
-        *counted = app.store.count_decisions(*counted).await?;
-        *counted
-    };
+    let decisions = app.store.decision_count();
     let open = app.store.violations(None, u32::MAX).await?.len();
     let mut out = String::new();
     for family in of_entities(&app, &entities)

@@ -77,7 +77,6 @@ pub fn router_within(app: Arc<App>, bounds: Bounds) -> Router {
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(Extension(bounds))
-        .layer(Extension(Arc::new(metrics::Counted::default())))
         .layer(axum::middleware::from_fn(harden))
         .with_state(app)
 }
