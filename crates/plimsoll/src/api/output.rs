@@ -1,5 +1,7 @@
 //! Records as the API shows them: camelCase, people's units, RFC 3339 times.
 
+use std::sync::LazyLock;
+
 use jiff::Timestamp;
 use plimsoll_core::admit::Violation;
 use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
@@ -7,6 +9,7 @@ use plimsoll_core::remedy::Remedy;
 use plimsoll_store::{
     Decision, Member, Project, Quota, Reservation, Team, Token, User, ViolationRecord,
 };
+use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::meter::{ContainerUse, Usage};
@@ -35,6 +38,58 @@ fn limit(dimension: Dimension, limit: Limit) -> Value {
         .map_or(Value::Null, |most| number(dimension, most))
 }
 
+/// Limits as an object of `max*` fields, written without building one.
+pub(super) struct Limited<'a>(pub(super) &'a Limits);
+
+impl Serialize for Limited<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(Dimension::ALL.map(|d| (d.limit_field(), Shown(d, self.0[d]))))
+    }
+}
+
+/// Charged amounts as an object of fields with a prefix, written without building one.
+pub(super) struct Amounted<'a>(pub(super) &'static FieldNames, pub(super) &'a Amounts);
+
+impl Serialize for Amounted<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let shown = |d| Shown(d, Limit::AtMost(self.1.get(d)));
+        let fields = Dimension::CHARGED.map(|d| (self.0[d.index()].as_str(), shown(d)));
+        serializer.collect_map(fields)
+    }
+}
+
+/// A number in people's units, or null.
+struct Shown(Dimension, Limit);
+
+impl Serialize for Shown {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self.1 {
+            Limit::Unlimited => serializer.serialize_none(),
+            Limit::AtMost(amount) if self.0.unit().scale() == 1 => serializer.serialize_u64(amount),
+            Limit::AtMost(amount) => serializer.serialize_f64(self.0.to_human(amount)),
+        }
+    }
+}
+
+/// A field's name for each charged dimension.
+pub(super) type FieldNames = [String; Dimension::CHARGED_COUNT];
+
+/// `cpuCores`, `memoryGB`, ...
+pub(super) static PLAIN: LazyLock<FieldNames> =
+    LazyLock::new(|| Dimension::CHARGED.map(|d| field_name("", d)));
+
+/// `reservedCpuCores`, `reservedMemoryGB`, ...
+static RESERVED: LazyLock<FieldNames> =
+    LazyLock::new(|| Dimension::CHARGED.map(|d| field_name("reserved", d)));
+
+fn field_name(prefix: &str, dimension: Dimension) -> String {
+    let mut name = format!("{prefix}{}", dimension.field());
+    if prefix.is_empty() {
+        name[..1].make_ascii_lowercase();
+    }
+    name
+}
+
 /// Limits as `max*` fields.
 pub(super) fn max_fields(limits: &Limits) -> Map<String, Value> {
     Dimension::ALL
@@ -57,15 +112,7 @@ pub(super) fn summed_fields(limits: &Limits) -> Value {
 pub(super) fn amounts(prefix: &str, amounts: &Amounts) -> Map<String, Value> {
     Dimension::CHARGED
         .into_iter()
-        .map(|d| {
-            let mut name = format!("{prefix}{}", d.field());
-            if prefix.is_empty()
-                && let Some(first) = name.get(..1).map(str::to_lowercase)
-            {
-                name.replace_range(..1, &first);
-            }
-            (name, number(d, amounts.get(d)))
-        })
+        .map(|d| (field_name(prefix, d), number(d, amounts.get(d))))
         .collect()
 }
 
@@ -183,25 +230,58 @@ pub(super) fn violation_record(v: &ViolationRecord) -> Value {
 }
 
 /// Measured and charged use side by side: the original design's `ResourceUsage`, and ours.
-pub(super) fn usage(used: &Usage, reserved: &Amounts) -> Map<String, Value> {
-    let gb = |bytes: u64| Dimension::Memory.to_human(bytes);
-    let cores = |milli: u64| Dimension::Cpu.to_human(milli);
-    let hours = |ms: u64| ms as f64 / 3_600_000.0;
-    let core_hours = used.total_cpu_ns as f64 / 3.6e12;
-    let gib_hours = used.total_memory_byte_ms as f64 / (1u64 << 30) as f64 / 3_600_000.0;
-    let mut all = amounts("reserved", reserved);
-    let measured = json!({
-        "currentCpuCores": cores(used.cpu_milli), "currentMemoryGB": gb(used.memory_bytes),
-        "currentStorageGB": Dimension::Storage.to_human(reserved.get(Dimension::Storage)),
-        "currentContainers": reserved.get(Dimension::Containers),
-        "currentRunningContainers": used.containers, "currentPids": used.pids,
-        "peakCpuCores": cores(used.peak_cpu_milli), "peakMemoryGB": gb(used.peak_memory_bytes),
-        "peakContainers": used.peak_containers, "totalRuntimeHours": hours(used.total_runtime_ms),
-        "totalCpuCoreHours": core_hours, "totalMemoryGBHours": gib_hours,
-        "lastUpdated": opt_time(used.updated_ms),
-    });
-    if let Value::Object(measured) = measured {
-        all.extend(measured);
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct UsageBody<'a> {
+    #[serde(flatten)]
+    reserved: Amounted<'a>,
+    current_cpu_cores: f64,
+    #[serde(rename = "currentMemoryGB")]
+    current_memory_gb: f64,
+    #[serde(rename = "currentStorageGB")]
+    current_storage_gb: f64,
+    current_containers: u64,
+    current_running_containers: u64,
+    current_pids: u64,
+    peak_cpu_cores: f64,
+    #[serde(rename = "peakMemoryGB")]
+    peak_memory_gb: f64,
+    peak_containers: u64,
+    total_runtime_hours: f64,
+    total_cpu_core_hours: f64,
+    #[serde(rename = "totalMemoryGBHours")]
+    total_memory_gb_hours: f64,
+    last_updated: Value,
+}
+
+impl<'a> UsageBody<'a> {
+    pub(super) fn new(used: &Usage, reserved: &'a Amounts) -> Self {
+        let gb = |bytes: u64| Dimension::Memory.to_human(bytes);
+        let cores = |milli: u64| Dimension::Cpu.to_human(milli);
+        let gb_ms = used.total_memory_byte_ms as f64 / (1u64 << 30) as f64;
+        Self {
+            reserved: Amounted(&RESERVED, reserved),
+            current_cpu_cores: cores(used.cpu_milli),
+            current_memory_gb: gb(used.memory_bytes),
+            current_storage_gb: gb(reserved.get(Dimension::Storage)),
+            current_containers: reserved.get(Dimension::Containers),
+            current_running_containers: used.containers,
+            current_pids: used.pids,
+            peak_cpu_cores: cores(used.peak_cpu_milli),
+            peak_memory_gb: gb(used.peak_memory_bytes),
+            peak_containers: used.peak_containers,
+            total_runtime_hours: used.total_runtime_ms as f64 / 3_600_000.0,
+            total_cpu_core_hours: used.total_cpu_ns as f64 / 3.6e12,
+            total_memory_gb_hours: gb_ms / 3_600_000.0,
+            last_updated: opt_time(used.updated_ms),
+        }
     }
-    all
+}
+
+/// [`UsageBody`] as a map, to add to.
+pub(super) fn usage(used: &Usage, reserved: &Amounts) -> Map<String, Value> {
+    match json!(UsageBody::new(used, reserved)) {
+        Value::Object(map) => map,
+        _ => Map::new(),
+    }
 }

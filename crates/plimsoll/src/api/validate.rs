@@ -4,16 +4,17 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
+use axum::response::IntoResponse;
 use plimsoll_core::dimension::{Amounts, Dimension};
 use plimsoll_core::entity::Name;
 use plimsoll_core::quota::ContainerDefaults;
 use plimsoll_store::{Claim, TeamChoice};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::auth::Caller;
 use super::input::Body;
-use super::output;
+use super::output::{self, Amounted, Limited, UsageBody};
 use super::problem::{Answer, Problem};
 use crate::meter::Whose;
 use crate::state::App;
@@ -124,7 +125,7 @@ pub(super) async fn validate(
     State(app): State<Arc<App>>,
     caller: Caller,
     Body(ask): Body<Ask>,
-) -> Answer<Json<Value>> {
+) -> Answer {
     let amounts = ask.resource_request.amounts()?;
     let (evaluation, whose) = match ask.entity_type {
         EntityType::User => {
@@ -156,13 +157,27 @@ pub(super) async fn validate(
     };
     let projected = reserved.checked_add(&amounts).unwrap_or(reserved);
     let verdict = &evaluation.verdict;
-    Ok(Json(json!({
-        "allowed": verdict.allowed(),
-        "violations": verdict.violations.iter().map(output::violation).collect::<Vec<_>>(),
-        "currentUsage": output::usage(&app.meter.usage(whose), &reserved),
-        "quota": output::max_fields(&limits),
-        "projectedUsage": output::amounts("", &projected),
-        "remedies": evaluation.remedies.iter().map(output::remedy).collect::<Vec<_>>(),
-        "message": evaluation.message,
-    })))
+    let answer = Validation {
+        allowed: verdict.allowed(),
+        violations: verdict.violations.iter().map(output::violation).collect(),
+        current_usage: UsageBody::new(&app.meter.usage(whose), &reserved),
+        quota: Limited(&limits),
+        projected_usage: Amounted(&output::PLAIN, &projected),
+        remedies: evaluation.remedies.iter().map(output::remedy).collect(),
+        message: evaluation.message.as_deref(),
+    };
+    Ok(Json(&answer).into_response())
+}
+
+/// The answer; written straight out, because platforms ask this before every start.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Validation<'a> {
+    allowed: bool,
+    violations: Vec<Value>,
+    current_usage: UsageBody<'a>,
+    quota: Limited<'a>,
+    projected_usage: Amounted<'a>,
+    remedies: Vec<Value>,
+    message: Option<&'a str>,
 }
