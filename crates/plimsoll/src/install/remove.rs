@@ -84,7 +84,7 @@ pub fn removal(target: &Target, data_dir: &Path, purge: bool) -> Result<Removal,
                     Step::Remove(path)
                 } else {
                     Step::Keep(path, "it points elsewhere now")
-                })
+                });
             }
             Made::File(_, written) => {
                 let unchanged = std::fs::read(&here).is_ok_and(|now| hash(&now) == *written);
