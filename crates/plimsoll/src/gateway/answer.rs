@@ -1,5 +1,7 @@
 //! Responses, and reading request bodies within bounds.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
@@ -17,6 +19,9 @@ pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The most bytes of a JSON request body.
 const JSON_MAX: usize = 4 << 20;
+
+/// How long a tenant may take to send one.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most bytes of an engine's answer that is read whole before it is passed on.
 const ENGINE_JSON_MAX: usize = 256 << 20;
@@ -103,9 +108,17 @@ pub(super) fn read_nothing(body: Result<Bytes, Refused>) -> Result<(), Refused> 
     }
 }
 
-/// Reads a request's body whole, within [`JSON_MAX`].
+/// Reads a request's body whole, within [`JSON_MAX`] and [`BODY_TIMEOUT`].
 pub(super) async fn read_bounded(body: Incoming) -> Result<Bytes, Refused> {
-    match Limited::new(body, JSON_MAX).collect().await {
+    let read = Limited::new(body, JSON_MAX).collect();
+    let Ok(read) = tokio::time::timeout(BODY_TIMEOUT, read).await else {
+        let seconds = BODY_TIMEOUT.as_secs();
+        return Err(Refused::bad(
+            "body",
+            format!("did not arrive within {seconds} s"),
+        ));
+    };
+    match read {
         Ok(collected) => Ok(collected.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(Refused::TooLarge { most: JSON_MAX }),
         Err(error) => Err(Refused::bad("body", format!("cannot be read: {error}"))),

@@ -21,8 +21,9 @@ mod system;
 mod update;
 mod view;
 
+use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -42,10 +43,14 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most bytes of a request's head.
 const HEAD_MAX: usize = 64 * 1024;
 
+/// The most connections one uid may have open: more would take descriptors from everybody else.
+const CONNECTIONS_MAX: u32 = 256;
+
 /// Serves tenants on `listener` until `shutdown`, then lets requests under way end.
 pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<Output = ()>) {
     let (over, ending) = tokio::sync::watch::channel(false);
     let mut connections = JoinSet::new();
+    let open = OpenConnections::default();
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -53,9 +58,13 @@ pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<
             // Finished connections are let go of as they end.
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_connection(Arc::clone(&app), stream, ending.clone()));
-                }
+                Ok((stream, _)) => match open.enter(&stream) {
+                    Some(place) => {
+                        let (app, ending) = (Arc::clone(&app), ending.clone());
+                        connections.spawn(serve_connection(app, stream, place, ending));
+                    }
+                    None => turn_away(&stream),
+                },
                 Err(error) => {
                     // Out of descriptors, most likely: connections that end give some back.
                     tracing::warn!(%error, "cannot accept a tenant's connection");
@@ -71,13 +80,18 @@ pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<
 async fn serve_connection(
     app: Arc<App>,
     stream: UnixStream,
+    place: Place,
     mut ending: tokio::sync::watch::Receiver<bool>,
 ) {
     let peer = Peer::of(&stream);
+    let place = Arc::new(place);
     let service = service_fn(move |request: Request<Incoming>| {
         let app = Arc::clone(&app);
-        let peer = peer.clone();
-        async move { Ok::<Response<Body>, Infallible>(route::answer(&app, &peer, request).await) }
+        let (peer, place) = (peer.clone(), Arc::clone(&place));
+        async move {
+            let response = route::answer(&app, &peer, &place, request).await;
+            Ok::<Response<Body>, Infallible>(response)
+        }
     });
     let connection = hyper::server::conn::http1::Builder::new()
         .timer(TokioTimer::new())
@@ -96,5 +110,57 @@ async fn serve_connection(
     if let Err(error) = ended {
         // Clients go away in the middle of things all the time.
         tracing::debug!(%error, "a tenant's connection ended early");
+    }
+}
+
+/// Answers one connection too many without reading from it.
+fn turn_away(stream: &UnixStream) {
+    const BODY: &str = r#"{"message":"plimsoll: too many open connections: close some first"}"#;
+    let text = format!(
+        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
+         Content-Length: {}\r\nConnection: close\r\n\r\n{BODY}",
+        BODY.len()
+    );
+    // A client that does not take even this is not waited for.
+    let _ = stream.try_write(text.as_bytes());
+}
+
+/// How many connections each uid has open, hijacked ones included.
+#[derive(Debug, Default, Clone)]
+struct OpenConnections(Arc<Mutex<HashMap<Option<u32>, u32>>>);
+
+impl OpenConnections {
+    /// A place for one more, unless its uid has too many.
+    fn enter(&self, stream: &UnixStream) -> Option<Place> {
+        let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
+        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = counts.entry(uid).or_default();
+        if *count >= CONNECTIONS_MAX {
+            return None;
+        }
+        *count += 1;
+        Some(Place {
+            all: self.clone(),
+            uid,
+        })
+    }
+}
+
+/// A connection that counts, until dropped.
+#[derive(Debug)]
+struct Place {
+    all: OpenConnections,
+    uid: Option<u32>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = counts.get_mut(&self.uid) {
+            *count -= 1;
+            if *count == 0 {
+                counts.remove(&self.uid);
+            }
+        }
     }
 }
