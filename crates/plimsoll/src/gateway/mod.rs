@@ -23,7 +23,7 @@ mod view;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use hyper::body::Incoming;
@@ -31,6 +31,7 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use tokio::task::JoinSet;
 
 use crate::state::App;
@@ -44,13 +45,19 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 const HEAD_MAX: usize = 64 * 1024;
 
 /// The most connections one uid may have open: more would take descriptors from everybody else.
-const CONNECTIONS_MAX: u32 = 256;
+const CONNECTIONS_MAX: usize = 256;
+
+/// The most bodies above [`answer::SMALL_BODY`] that are held in memory for one uid; others wait.
+const LARGE_BODIES_MAX: usize = 4;
+
+/// How many uids are remembered before those without a connection are forgotten.
+const UIDS_KEPT: usize = 1024;
 
 /// Serves tenants on `listener` until `shutdown`, then lets requests under way end.
 pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<Output = ()>) {
     let (over, ending) = tokio::sync::watch::channel(false);
     let mut connections = JoinSet::new();
-    let open = OpenConnections::default();
+    let mut places = Places::default();
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -58,7 +65,7 @@ pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<
             // Finished connections are let go of as they end.
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => match open.enter(&stream) {
+                Ok((stream, _)) => match places.enter(&stream) {
                     Some(place) => {
                         let (app, ending) = (Arc::clone(&app), ending.clone());
                         connections.spawn(serve_connection(app, stream, place, ending));
@@ -125,23 +132,37 @@ fn turn_away(stream: &UnixStream) {
     let _ = stream.try_write(text.as_bytes());
 }
 
-/// How many connections each uid has open, hijacked ones included.
-#[derive(Debug, Default, Clone)]
-struct OpenConnections(Arc<Mutex<HashMap<Option<u32>, u32>>>);
+/// What each uid holds of this server, so that no one takes it all.
+#[derive(Debug, Default)]
+struct Places(HashMap<Option<u32>, Weak<Share>>);
 
-impl OpenConnections {
-    /// A place for one more, unless its uid has too many.
-    fn enter(&self, stream: &UnixStream) -> Option<Place> {
+/// One uid's share.
+#[derive(Debug)]
+struct Share {
+    connections: Arc<Semaphore>,
+    large_bodies: Semaphore,
+}
+
+impl Places {
+    /// A place for one more connection, hijacked ones included, unless its uid has too many.
+    fn enter(&mut self, stream: &UnixStream) -> Option<Place> {
         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-        let mut counts = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = counts.entry(uid).or_default();
-        if *count >= CONNECTIONS_MAX {
-            return None;
+        if self.0.len() > UIDS_KEPT {
+            self.0.retain(|_, share| share.strong_count() > 0);
         }
-        *count += 1;
+        let known = self.0.get(&uid).and_then(Weak::upgrade);
+        let share = known.unwrap_or_else(|| {
+            let share = Arc::new(Share {
+                connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+                large_bodies: Semaphore::new(LARGE_BODIES_MAX),
+            });
+            self.0.insert(uid, Arc::downgrade(&share));
+            share
+        });
+        let permit = Arc::clone(&share.connections).try_acquire_owned().ok()?;
         Some(Place {
-            all: self.clone(),
-            uid,
+            share,
+            _connection: permit,
         })
     }
 }
@@ -149,18 +170,14 @@ impl OpenConnections {
 /// A connection that counts, until dropped.
 #[derive(Debug)]
 struct Place {
-    all: OpenConnections,
-    uid: Option<u32>,
+    share: Arc<Share>,
+    _connection: OwnedSemaphorePermit,
 }
 
-impl Drop for Place {
-    fn drop(&mut self) {
-        let mut counts = self.all.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(count) = counts.get_mut(&self.uid) {
-            *count -= 1;
-            if *count == 0 {
-                counts.remove(&self.uid);
-            }
-        }
+impl Place {
+    /// Waits until the uid may have another large body in memory.
+    async fn large_body(&self) -> Option<SemaphorePermit<'_>> {
+        // Never closed, so always given.
+        self.share.large_bodies.acquire().await.ok()
     }
 }

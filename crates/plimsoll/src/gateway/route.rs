@@ -84,7 +84,7 @@ async fn dispatch(
 ) -> Result<Response<Body>, Refused> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
-    let body = answer::read_bounded(body).await;
+    let body = answer::read_bounded(body, place).await;
     let path = RequestPath::parse(head.uri.path())?;
     let parts = path.parts();
     let method = head.method.clone();
