@@ -12,6 +12,7 @@ use plimsoll_core::dimension::{Amounts, Dimension};
 use plimsoll_core::entity::{
     DecisionId, EntityKind, MemberRole, ReservationId, SYSTEM_ID, TeamId, UserId,
 };
+use plimsoll_core::quota::TeamShape;
 use plimsoll_core::remedy::{Holding, Remedy, refusal, remedies};
 use plimsoll_core::reservation::State;
 use plimsoll_core::units::AMOUNT_MAX;
@@ -980,7 +981,12 @@ impl Store {
                     by.push(value);
                 }
             }
-            sql.push_str(" ORDER BY r.id DESC");
+            // Sorting the few that live beats walking all that ever were in order; the plus says so.
+            sql.push_str(if live {
+                " ORDER BY +r.id DESC"
+            } else {
+                " ORDER BY r.id DESC"
+            });
             let mut statement = books.connection.prepare_cached(&sql)?;
             let found = statement.query_map(params_from_iter(by), rows::reservation)?;
             Ok(found.collect::<rusqlite::Result<_>>()?)
@@ -1226,6 +1232,16 @@ pub(crate) fn balance_differences(books: &mut Books<'_>) -> Result<Vec<String>> 
         let stored = books.account(&key::team(team.id))?.overflow;
         let permille = books.quota(team.id.0)?.overcommit_permille;
         let sum = quotas::member_overflow(books, team.id, permille)?;
+        let members = people::members(books.connection, Some(team.id), None)?;
+        let allotments = members.iter().map(|m| &m.allotment);
+        let own = books.quota(team.id.0)?.limits;
+        let shape = TeamShape::derive(team.mode, &own, allotments);
+        if (shape.limit, shape.pool) != (team.total, team.pool) {
+            found.push(format!(
+                "the limit and pool of team {} are not what its quota and members make",
+                team.name
+            ));
+        }
         if stored != sum {
             found.push(format!(
                 "team {} has overflow {stored:?}, its members {sum:?}",
