@@ -1,7 +1,7 @@
 //! The ledger: who may use how much, what is charged, and why.
 //!
 //! [`Store`] is one concrete type over SQLite: one writer thread that batches, readers on their own
-//! connections. It reads, asks [`plimsoll_core::admit`] and writes, in one transaction. It knows no
+//! connections. It reads, asks [`plimsoll_core::admit()`] and writes, in one transaction. It knows no
 //! HTTP status, no Docker, no cgroup; ids and the time come from its callers.
 
 mod audit;

@@ -1,7 +1,7 @@
 //! Charges: reserve, commit, stop, start, resize, release, void.
 //!
 //! Two kinds of step, never mixed up. *Requests* are admitted: [`Store::reserve`], [`Store::start`],
-//! [`Store::resize`] and a late [`Store::commit`] ask [`plimsoll_core::admit`] and may be refused.
+//! [`Store::resize`] and a late [`Store::commit`] ask [`plimsoll_core::admit()`] and may be refused.
 //! *Facts* are recorded: what the engine shows is charged even over a limit and opens a violation.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,13 +3,17 @@
 //! Every container runs under its tenant's cgroup, whose caps follow the limits it was admitted
 //! under. They are asserted before each start, because the engine makes missing parents without any.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use plimsoll_core::admit::{Level, Owner, Path};
 use plimsoll_core::dimension::{Amounts, Dimension, Limits};
 use plimsoll_core::entity::{TeamId, UserId};
 use plimsoll_core::quota::Mode;
 use plimsoll_core::units::{Bytes, MilliCpu};
-use plimsoll_host::cgroup::{Caps, Instance, ParentPath};
-use plimsoll_store::Reservation;
+use plimsoll_host::cgroup::{Applied, CapError, Caps, Instance, ParentPath};
+use plimsoll_store::{Reservation, ReservationFilter, Store, StoreError};
+
+use crate::tasks::in_full;
 
 /// Processes the runtime may need inside a cgroup while it starts a container.
 const PIDS_SPARE: u64 = 10;
@@ -51,6 +55,53 @@ pub fn desired(instance: &Instance, path: &Path) -> Vec<(ParentPath, Caps)> {
                 (member, caps(level, &place.reach(), &place.member_reserved)),
             ]
         }
+    }
+}
+
+/// The caps of everybody with a live reservation on `host`.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn of_host(
+    store: &Store,
+    instance: &Instance,
+    host: &str,
+) -> Result<Vec<(ParentPath, Caps)>, StoreError> {
+    let filter = ReservationFilter {
+        host: Some(host.to_owned()),
+        ..Default::default()
+    };
+    let mut owners = BTreeSet::new();
+    let mut tree = BTreeMap::new();
+    for row in store.reservations(filter).await? {
+        if owners.insert((row.team, row.user)) {
+            tree.extend(desired(instance, &store.path_of(&row)?));
+        }
+    }
+    Ok(tree.into_iter().collect())
+}
+
+/// What came of writing caps: how many in words, or everything that was refused.
+///
+/// # Errors
+/// In words, when any cap was refused.
+pub fn outcome(written: Vec<(ParentPath, Result<Applied, CapError>)>) -> Result<String, String> {
+    let cgroups = written.len();
+    let mut refused = Vec::new();
+    let mut changed = 0;
+    for (_, outcome) in written {
+        match outcome {
+            Ok(applied) => {
+                changed += usize::from(applied.changed);
+                refused.extend(applied.refused.iter().map(|e| in_full(e)));
+            }
+            Err(error) => refused.push(in_full(&error)),
+        }
+    }
+    if refused.is_empty() {
+        Ok(format!("{cgroups} cgroups, {changed} changed"))
+    } else {
+        Err(refused.join("; "))
     }
 }
 

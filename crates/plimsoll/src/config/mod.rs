@@ -1,9 +1,16 @@
 //! Configuration: defaults < file < environment < flags.
 //!
 //! One struct a concern; the unit is in the key's name; an unknown key is an error that names the
-//! nearest known one.
+//! nearest known one. [`keys`] lists every key with how it is written and what it may be, [`load`]
+//! lays the four sources over each other. A new field is also a new line in [`keys::KEYS`], which a
+//! test holds against the structs here, `deploy/plimsoll.toml` and `docs/configuration.md`.
+
+pub mod keys;
+pub mod load;
 
 use std::path::{Path, PathBuf};
+
+pub use load::{ConfigError, DEFAULT_FILE, Sources, Warning};
 
 use serde::Deserialize;
 

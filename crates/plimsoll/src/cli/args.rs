@@ -1,0 +1,569 @@
+//! The command tree, as clap reads it. Nothing is done here.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use jiff::Timestamp;
+
+use super::limits::{AllotmentFlags, BorrowFlags, LimitFlags, RequestFlags};
+
+/// Quotas and usage monitoring for shared Docker hosts.
+///
+/// As root on the host, commands need no token: they reach the server over its unix socket. From
+/// elsewhere, name it with --url and a token.
+#[derive(Debug, Parser)]
+#[command(
+    name = "plimsoll",
+    version,
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = EXIT_CODES
+)]
+pub(super) struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub(super) global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+/// What the exit codes mean, as `--help` shows it.
+pub(super) const EXIT_CODES: &str = "Exit codes: 0 done, 1 failed, 2 wrong command line or value, 3 refused \
+or not allowed,\n4 not found, 5 the server cannot be reached";
+
+/// Options of every command.
+#[derive(Debug, Clone, Default, Args)]
+#[command(next_help_heading = "Global options")]
+pub(super) struct Global {
+    /// Print the API's JSON instead of a table.
+    #[arg(long, global = true)]
+    pub(super) json: bool,
+    /// The configuration [default: /etc/plimsoll/plimsoll.toml].
+    #[arg(long, global = true, value_name = "FILE", env = "PLIMSOLL_CONFIG")]
+    pub(super) config: Option<PathBuf>,
+    /// The server's unix socket [default: as configured].
+    #[arg(long, global = true, value_name = "PATH", env = "PLIMSOLL_API_SOCKET")]
+    pub(super) api_socket: Option<PathBuf>,
+    /// The server over the network, like http://127.0.0.1:7180; needs a token.
+    #[arg(long, global = true, value_name = "URL", env = "PLIMSOLL_URL")]
+    pub(super) url: Option<String>,
+    /// The token. Other users of this machine can see it in the process list: prefer --token-file
+    /// or the variable.
+    #[arg(
+        long,
+        global = true,
+        value_name = "TOKEN",
+        env = "PLIMSOLL_TOKEN",
+        hide_env_values = true
+    )]
+    pub(super) token: Option<String>,
+    /// A file that holds the token.
+    #[arg(long, global = true, value_name = "FILE", env = "PLIMSOLL_TOKEN_FILE")]
+    pub(super) token_file: Option<PathBuf>,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Run the server: API, gateway and background tasks.
+    Serve(ServeFlags),
+    /// Put Plimsoll in place on this host: binary, units, configuration, docker plugin.
+    Install(InstallFlags),
+    /// Remove what install made; the data stays.
+    Uninstall(UninstallFlags),
+    /// Say what this host supports, what is missing, who walks past Plimsoll, and the fixes.
+    Doctor(DoctorFlags),
+    /// Add, show, change and remove users.
+    #[command(subcommand)]
+    User(UserCommand),
+    /// Add, show and remove teams and their members.
+    #[command(subcommand)]
+    Team(TeamCommand),
+    /// Add, list and delete projects.
+    #[command(subcommand)]
+    Project(ProjectCommand),
+    /// Make, list and revoke API tokens.
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Show and change quotas.
+    #[command(subcommand)]
+    Quota(QuotaCommand),
+    /// Show what is used and reserved beside the limits.
+    Usage(Who),
+    /// List containers with what they reserve and use.
+    Ps(PsFlags),
+    /// Ask whether something would fit, without charging it.
+    Validate(ValidateFlags),
+    /// List admissions, newest first.
+    Decisions(DecisionsFlags),
+    /// Explain the last refusal.
+    Why {
+        /// Whose; yours unless named.
+        #[arg(long, value_name = "USER")]
+        user: Option<String>,
+    },
+    /// Explain one decision.
+    Explain {
+        /// Its id, as in a refusal and in `plimsoll decisions`.
+        decision: String,
+    },
+    /// Show limits that are exceeded, or were.
+    Violations,
+    /// Work on kernel caps.
+    #[command(subcommand)]
+    Caps(CapsCommand),
+    /// Print a shell's completions.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, or write one per command into a folder.
+    Man {
+        /// The folder, which must exist.
+        #[arg(long, value_name = "DIR")]
+        dir: Option<PathBuf>,
+    },
+    /// Print the versions of this program and of the server.
+    Version,
+}
+
+/// Flags of `serve`.
+#[derive(Debug, Default, Args)]
+pub(super) struct ServeFlags {
+    /// Where the ledger, the metrics and the first token are.
+    #[arg(long, value_name = "DIR")]
+    pub(super) data_dir: Option<String>,
+    /// Address of the HTTP API.
+    #[arg(long, value_name = "ADDRESS:PORT")]
+    pub(super) listen: Option<String>,
+    /// Unix socket on which tenants find Docker; may be given several times.
+    #[arg(long, value_name = "unix://PATH")]
+    pub(super) gateway: Vec<String>,
+    /// The container engine.
+    #[arg(long, value_name = "unix://PATH")]
+    pub(super) engine: Option<String>,
+    /// Scopes labels and cgroups where several servers share one engine.
+    #[arg(long, value_name = "NAME")]
+    pub(super) instance: Option<String>,
+    /// Name of this host in the ledger.
+    #[arg(long, value_name = "NAME")]
+    pub(super) host: Option<String>,
+    /// Where cgroups are mounted.
+    #[arg(long, value_name = "DIR")]
+    pub(super) cgroup_root: Option<String>,
+    /// Any other key, like metering.interval_s=1; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub(super) set: Vec<String>,
+}
+
+/// Flags of `install`.
+#[derive(Debug, Args)]
+pub(super) struct InstallFlags {
+    /// Install below this folder instead of /, for images; runs nothing.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(super) root: PathBuf,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Replace files that something else put there.
+    #[arg(long)]
+    pub(super) force: bool,
+}
+
+/// Flags of `uninstall`.
+#[derive(Debug, Args)]
+pub(super) struct UninstallFlags {
+    /// The folder given to install.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(super) root: PathBuf,
+    /// Say what would be done, and do nothing.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Also remove the data and files that were changed since.
+    #[arg(long)]
+    pub(super) purge: bool,
+}
+
+/// Flags of `doctor`.
+#[derive(Debug, Args)]
+pub(super) struct DoctorFlags {
+    /// Look at the files below this folder instead of /.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(super) root: PathBuf,
+}
+
+/// `user ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum UserCommand {
+    /// Add a user, with the quota of their class.
+    Add {
+        /// 1 to 63 of a-z, 0-9, '.', '_' and '-'.
+        name: String,
+        /// Their uid on this host: who calls the gateway and the socket with it is this user.
+        #[arg(long, value_name = "UID")]
+        uid: Option<u32>,
+        /// Where notices go.
+        #[arg(long)]
+        email: Option<String>,
+        /// The quota class they start with.
+        #[arg(long)]
+        class: Option<String>,
+        /// What they may do on the whole system.
+        #[arg(long, value_enum)]
+        role: Option<Role>,
+    },
+    /// List all users.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show a user and their teams.
+    Show {
+        /// Name or id.
+        user: String,
+    },
+    /// Change a user's mail address or uid.
+    #[command(group = clap::ArgGroup::new("change").required(true).multiple(true))]
+    Set {
+        /// Name or id.
+        user: String,
+        /// A new uid.
+        #[arg(long, value_name = "UID", group = "change")]
+        uid: Option<u32>,
+        /// Take the uid away.
+        #[arg(long, conflicts_with = "uid", group = "change")]
+        no_uid: bool,
+        /// A new mail address.
+        #[arg(long, group = "change")]
+        email: Option<String>,
+        /// Take the mail address away.
+        #[arg(long, conflicts_with = "email", group = "change")]
+        no_email: bool,
+        /// For the audit log.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Let a user make no new claims; what runs goes on.
+    Suspend {
+        /// Name or id.
+        user: String,
+        /// For the audit log.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Undo suspend.
+    Resume {
+        /// Name or id.
+        user: String,
+        /// For the audit log.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Delete a user who holds nothing.
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id.
+        user: String,
+        /// Refuse new claims now and delete once the last container is gone.
+        #[arg(long)]
+        drain: bool,
+    },
+}
+
+/// What someone may do on the whole system.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Role {
+    /// Uses their own quota.
+    Member,
+    /// Reads everything.
+    Viewer,
+    /// Does everything.
+    Admin,
+}
+
+/// What a member may do in a team.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum TeamRole {
+    /// Adds members and moves allotments.
+    Lead,
+    /// Uses an allotment and the pool.
+    Member,
+}
+
+/// `team ...`
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "parsed once a process")]
+pub(super) enum TeamCommand {
+    /// Add a team. It has nothing to give until it gets members or a quota.
+    Add {
+        /// 1 to 63 of a-z, 0-9, '.', '_' and '-'.
+        name: String,
+        /// The quota class it starts with.
+        #[arg(long)]
+        class: Option<String>,
+    },
+    /// List the teams you may see.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Show a team and its members.
+    Show {
+        /// Name or id.
+        team: String,
+    },
+    /// Delete a team that holds nothing.
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id.
+        team: String,
+        /// Refuse new claims now and delete once the last container is gone.
+        #[arg(long)]
+        drain: bool,
+    },
+    /// Add, change and remove members.
+    #[command(subcommand)]
+    Member(MemberCommand),
+}
+
+/// `team member ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum MemberCommand {
+    /// Add a member; without an allotment, their first team copies their own quota.
+    Add(MemberFlags),
+    /// Change a member's role, allotment or borrow limit.
+    Set(MemberFlags),
+    /// Take a member out of a team.
+    #[command(visible_alias = "rm")]
+    Remove {
+        /// Name or id.
+        team: String,
+        /// Name or id.
+        user: String,
+        /// Refuse new claims now and remove once the last container is gone.
+        #[arg(long)]
+        drain: bool,
+    },
+    /// List a team's members.
+    #[command(visible_alias = "ls")]
+    List {
+        /// Name or id.
+        team: String,
+    },
+}
+
+/// Flags of `team member add` and `set`.
+#[derive(Debug, Args)]
+pub(super) struct MemberFlags {
+    /// Name or id.
+    pub(super) team: String,
+    /// Name or id.
+    pub(super) user: String,
+    /// What they may do in the team.
+    #[arg(long, value_enum)]
+    pub(super) role: Option<TeamRole>,
+    /// The allotment.
+    #[command(flatten)]
+    pub(super) allotment: AllotmentFlags,
+    /// How far they may reach into the pool.
+    #[command(flatten)]
+    pub(super) borrow: BorrowFlags,
+    /// Whether containers that name no team go to this one.
+    #[arg(long = "default", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub(super) is_default: Option<bool>,
+    /// For the audit log.
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+}
+
+/// `project ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum ProjectCommand {
+    /// Add a project: a label that use is broken down by.
+    Add {
+        /// 1 to 63 of a-z, 0-9, '.', '_' and '-'.
+        name: String,
+        /// The team it belongs to.
+        #[arg(long, conflicts_with = "user")]
+        team: Option<String>,
+        /// The user it belongs to; you unless named.
+        #[arg(long)]
+        user: Option<String>,
+    },
+    /// List the projects you may see.
+    #[command(visible_alias = "ls")]
+    List,
+    /// Delete a project.
+    #[command(visible_alias = "rm")]
+    Delete {
+        /// Name or id.
+        project: String,
+    },
+}
+
+/// `token ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum TokenCommand {
+    /// Make a token and print its secret, once.
+    ///
+    /// A lost administrator's token is no loss: root on the host makes a new one with
+    /// `plimsoll token add --admin`.
+    Add {
+        /// Whose; yours unless named, nobody's when an administrator names no one.
+        #[arg(long)]
+        user: Option<String>,
+        /// At most this role, and never more than its user's.
+        #[arg(long, value_enum)]
+        role: Option<Role>,
+        /// An administrator's token that belongs to no user.
+        #[arg(long, conflicts_with_all = ["user", "role"])]
+        admin: bool,
+        /// What it is for.
+        #[arg(long)]
+        label: Option<String>,
+        /// When it ends: a time (2026-12-31T00:00:00Z) or a span from now (30d, 12h).
+        #[arg(long, value_name = "WHEN", value_parser = super::tokens::parse_expiry)]
+        expires: Option<Expiry>,
+    },
+    /// List your tokens; an administrator sees all.
+    #[command(visible_alias = "ls")]
+    List,
+    /// End a token at once.
+    #[command(visible_alias = "rm")]
+    Revoke {
+        /// Its id.
+        id: String,
+    },
+}
+
+/// When a token ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Expiry {
+    /// At a time.
+    At(Timestamp),
+    /// So many seconds from now.
+    AfterSeconds(i64),
+}
+
+/// `quota ...`
+#[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "parsed once a process")]
+pub(super) enum QuotaCommand {
+    /// Show a quota: yours, or the one named.
+    Show(Who),
+    /// Change a quota; limits that are not named stay.
+    Set(QuotaSetFlags),
+}
+
+/// What kind of entity.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Kind {
+    /// A user.
+    User,
+    /// A team.
+    Team,
+    /// Everything together.
+    System,
+}
+
+/// Whose quota or use.
+#[derive(Debug, Clone, Args)]
+pub(super) struct Who {
+    /// `user`, `team` or `system`; you unless named.
+    #[arg(value_enum)]
+    pub(super) kind: Option<Kind>,
+    /// Name or id of the user or team.
+    pub(super) name: Option<String>,
+}
+
+/// What an entity's limits do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Mode {
+    /// Refuse what does not fit.
+    Enforce,
+    /// Admit it, and record what would have been refused.
+    Shadow,
+    /// Do not look.
+    Off,
+}
+
+/// Flags of `quota set`.
+#[derive(Debug, Args)]
+pub(super) struct QuotaSetFlags {
+    /// `user`, `team` or `system`.
+    #[arg(value_enum)]
+    pub(super) kind: Kind,
+    /// Name or id of the user or team.
+    pub(super) name: Option<String>,
+    /// The limits. On a team they fix what the whole team has.
+    #[command(flatten)]
+    pub(super) limits: LimitFlags,
+    /// Set the team's shared pool: its limit becomes allotments and pool together.
+    #[arg(long)]
+    pub(super) pool: bool,
+    /// What the limits do.
+    #[arg(long, value_enum)]
+    pub(super) mode: Option<Mode>,
+    /// Promise this many times the limits; real use is held at them. 1 is no overcommit.
+    #[arg(long, value_name = "FACTOR")]
+    pub(super) overcommit: Option<f64>,
+    /// For the audit log.
+    #[arg(long)]
+    pub(super) reason: Option<String>,
+}
+
+/// Flags of `ps`.
+#[derive(Debug, Args)]
+pub(super) struct PsFlags {
+    /// Of this user.
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    /// In this team.
+    #[arg(long)]
+    pub(super) team: Option<String>,
+    /// Of this project.
+    #[arg(long)]
+    pub(super) project: Option<String>,
+    /// In this state; all live ones unless named.
+    #[arg(long, value_parser = ["pending", "active", "stopped", "released", "void"])]
+    pub(super) state: Option<String>,
+}
+
+/// Flags of `validate`.
+#[derive(Debug, Args)]
+pub(super) struct ValidateFlags {
+    /// Whose request: you, or the user or team named.
+    #[command(flatten)]
+    pub(super) who: Who,
+    /// The team it would be charged to; `-` is none, their default unless named.
+    #[arg(long)]
+    pub(super) team: Option<String>,
+    /// The project it would count under.
+    #[arg(long)]
+    pub(super) project: Option<String>,
+    /// What is asked for.
+    #[command(flatten)]
+    pub(super) request: RequestFlags,
+}
+
+/// Flags of `decisions`.
+#[derive(Debug, Args)]
+pub(super) struct DecisionsFlags {
+    /// Of this user.
+    #[arg(long)]
+    pub(super) user: Option<String>,
+    /// Only refusals.
+    #[arg(long, conflicts_with = "allowed")]
+    pub(super) refused: bool,
+    /// Only what was admitted.
+    #[arg(long)]
+    pub(super) allowed: bool,
+    /// At most so many.
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub(super) limit: u32,
+}
+
+/// `caps ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum CapsCommand {
+    /// Set the tenants' cgroup limits from the ledger, before the engine starts their containers.
+    Restore,
+}

@@ -1,0 +1,282 @@
+//! `plimsoll decisions`, `why`, `explain`, `validate` and `violations`: what was decided, and why.
+
+use std::fmt::Write as _;
+
+use http::Method;
+use plimsoll_core::Dimension;
+use serde_json::{Map, Value, json};
+
+use super::amounts::{ago, charged, items, label, text};
+use super::answer::Answer;
+use super::args::{DecisionsFlags, ValidateFlags};
+use super::client::{Client, path, query};
+use super::error::{CliError, Exit};
+use super::table::{Align, Table, cut};
+use super::text::{printable, printable_lines};
+use super::users::put;
+use super::who::{self, Entity};
+
+pub(super) async fn list(
+    client: &Client,
+    flags: &DecisionsFlags,
+    now_ms: i64,
+) -> Result<Answer, CliError> {
+    let outcome = match (flags.refused, flags.allowed) {
+        (true, _) => Some("refused"),
+        (_, true) => Some("allowed"),
+        _ => None,
+    };
+    let most = flags.limit.to_string();
+    let which = query(&[
+        ("user", flags.user.as_deref()),
+        ("outcome", outcome),
+        ("limit", Some(&most)),
+    ]);
+    let decisions = client.get(&(path(&["decisions"]) + &which)).await?;
+    let mut table = Table::new(&[
+        ("DECISION", Align::Left),
+        ("WHEN", Align::Right),
+        ("USER", Align::Left),
+        ("ACTION", Align::Left),
+        ("OUTCOME", Align::Left),
+    ]);
+    for decision in items(&decisions) {
+        table.row([
+            text(decision, "id"),
+            ago(&decision["at"], now_ms),
+            cut(&text(decision, "user"), 10),
+            text(decision, "action"),
+            outcome_of(decision),
+        ]);
+    }
+    Ok(Answer::new(decisions, table.render()))
+}
+
+fn outcome_of(decision: &Value) -> String {
+    if decision["allowed"] == true {
+        return "allowed".to_owned();
+    }
+    let violations = decision["violations"].as_array().into_iter().flatten();
+    let mut short: Vec<&str> = violations
+        .filter(|v| v["enforced"] == true)
+        .filter_map(|v| v["dimension"].as_str())
+        .collect();
+    short.dedup();
+    format!("refused: {}", short.join(", "))
+}
+
+pub(super) async fn explain(client: &Client, id: &str, now_ms: i64) -> Result<Answer, CliError> {
+    let decision = client.get(&path(&["decisions", id])).await?;
+    let page = page(&decision, now_ms);
+    Ok(Answer::new(decision, page))
+}
+
+/// The last refusal of a user, or of the caller.
+pub(super) async fn why(
+    client: &Client,
+    user: Option<&str>,
+    now_ms: i64,
+) -> Result<Answer, CliError> {
+    let user = match user {
+        Some(user) => Some(user.to_owned()),
+        None => who::me(client).await?,
+    };
+    let which = query(&[
+        ("user", user.as_deref()),
+        ("outcome", Some("refused")),
+        ("limit", Some("1")),
+    ]);
+    let decisions = client.get(&(path(&["decisions"]) + &which)).await?;
+    let last = items(&decisions).next().cloned();
+    Ok(match last {
+        Some(decision) => {
+            let page = page(&decision, now_ms);
+            Answer::new(decision, page)
+        }
+        None => Answer::new(Value::Null, "nothing was refused\n".to_owned()),
+    })
+}
+
+fn page(decision: &Value, now_ms: i64) -> String {
+    let mut page = String::new();
+    let outcome = if decision["allowed"] == true {
+        "allowed"
+    } else {
+        "refused"
+    };
+    let _ = writeln!(
+        page,
+        "decision {}: {outcome} {}, at {}",
+        printable(&text(decision, "id")),
+        ago(&decision["at"], now_ms),
+        printable(&text(decision, "at")),
+    );
+    let team = decision["team"]
+        .as_str()
+        .map(|team| format!(" in team {team}"));
+    let asked: Vec<String> = Dimension::CHARGED
+        .into_iter()
+        .filter_map(|d| {
+            Some((
+                d,
+                charged(&decision["requested"], "", d).filter(|n| *n > 0)?,
+            ))
+        })
+        .map(|(d, n)| format!("{} {}", label(d), d.show(n)))
+        .collect();
+    let line = format!(
+        "{}{} asked for {} on host {}: {}",
+        text(decision, "user"),
+        team.unwrap_or_default(),
+        text(decision, "action"),
+        text(decision, "host"),
+        asked.join(", "),
+    );
+    let _ = writeln!(page, "{}", printable(&line));
+    page.push_str(&reasons(decision));
+    page
+}
+
+/// What stood in the way and what would help.
+fn reasons(of: &Value) -> String {
+    let mut shown = String::new();
+    let violations: Vec<&Value> = of["violations"].as_array().into_iter().flatten().collect();
+    if !violations.is_empty() {
+        shown.push_str("\nin the way\n");
+        for v in &violations {
+            let watching = if v["enforced"] == false {
+                " (only watched)"
+            } else {
+                ""
+            };
+            let line = format!("  {}: {}{watching}", text(v, "dimension"), text(v, "text"));
+            let _ = writeln!(shown, "{}", printable_lines(&line));
+        }
+    }
+    let remedies: Vec<&Value> = of["remedies"].as_array().into_iter().flatten().collect();
+    if !remedies.is_empty() {
+        shown.push_str("\nto make it fit\n");
+        for remedy in remedies {
+            let _ = writeln!(shown, "  - {}", printable(&text(remedy, "text")));
+            if let Some(command) = remedy["command"].as_str() {
+                let _ = writeln!(shown, "      {}", printable(command));
+            }
+        }
+    }
+    shown
+}
+
+pub(super) async fn validate(client: &Client, flags: &ValidateFlags) -> Result<Answer, CliError> {
+    let (kind, name) = match Entity::of(client, &flags.who).await? {
+        Entity::User(name) => ("user", name),
+        Entity::Team(name) => ("team", name),
+        Entity::System => {
+            return Err(CliError::Usage(
+                "name the user or team whose request it is: plimsoll validate user NAME ..."
+                    .to_owned(),
+            ));
+        }
+    };
+    let mut body = Map::from_iter([
+        ("entityType".to_owned(), json!(kind)),
+        ("entityId".to_owned(), json!(name)),
+        ("resourceRequest".to_owned(), flags.request.body()),
+    ]);
+    put(&mut body, "team", flags.team.as_deref());
+    put(&mut body, "project", flags.project.as_deref());
+    let to = path(&["quotas", "validate"]);
+    let answer = client
+        .send(Method::POST, &to, Some(&Value::Object(body)))
+        .await?;
+    let allowed = answer["allowed"] == true;
+    let verdict = if allowed {
+        "it fits\n"
+    } else {
+        "it does not fit\n"
+    };
+    let page = format!("{verdict}{}", reasons(&answer));
+    let mut answer = Answer::new(answer, page);
+    if !allowed {
+        answer.exit = Exit::Refused;
+    }
+    Ok(answer)
+}
+
+pub(super) async fn violations(client: &Client, now_ms: i64) -> Result<Answer, CliError> {
+    let violations = client.get(&path(&["quotas", "violations"])).await?;
+    let mut table = Table::new(&[
+        ("OF", Align::Left),
+        ("LIMIT ON", Align::Left),
+        ("KIND", Align::Left),
+        ("NOW", Align::Right),
+        ("PEAK", Align::Right),
+        ("LIMIT", Align::Right),
+        ("SINCE", Align::Right),
+        ("STATE", Align::Left),
+    ]);
+    for violation in items(&violations) {
+        let dimension = violation["dimension"]
+            .as_str()
+            .and_then(Dimension::from_name);
+        let shown = |field: &str| match (dimension, violation[field].as_f64()) {
+            (Some(d), Some(n)) => d
+                .from_human(n)
+                .map_or_else(|_| n.to_string(), |n| d.show(n)),
+            _ => text(violation, field),
+        };
+        let state = if violation["open"] == true {
+            "open"
+        } else {
+            "closed"
+        };
+        table.row([
+            format!("{} {}", text(violation, "level"), text(violation, "entity")),
+            text(violation, "dimension"),
+            text(violation, "kind"),
+            shown("current"),
+            shown("peak"),
+            shown("limit"),
+            ago(&violation["openedAt"], now_ms),
+            state.to_owned(),
+        ]);
+    }
+    let page = if table.is_empty() {
+        "no limit is exceeded\n".to_owned()
+    } else {
+        table.render()
+    };
+    Ok(Answer::new(violations, page))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_explained_with_what_would_help() {
+        let decision = json!({
+            "id": "d1", "at": "1970-01-01T00:00:01Z", "allowed": false, "user": "ada",
+            "team": "ml", "action": "create", "host": "local",
+            "requested": {"cpuCores": 1, "memoryGB": 6, "gpus": 0},
+            "violations": [
+                {"dimension": "memory", "text": "asked 6 GiB, 3 GiB of 8 GiB free for user ada",
+                 "enforced": true, "neverFits": false},
+                {"dimension": "cpu", "text": "t\u{1b}[1m", "enforced": false, "neverFits": true},
+            ],
+            "remedies": [{"text": "stop `nb`", "command": "docker stop nb"}, {"text": "ask root"}],
+        });
+        assert_eq!(
+            page(&decision, 4000),
+            "decision d1: refused 3s ago, at 1970-01-01T00:00:01Z\n\
+             ada in team ml asked for create on host local: cpu 1, memory 6 GiB\n\
+             \nin the way\n\
+             \x20 memory: asked 6 GiB, 3 GiB of 8 GiB free for user ada\n\
+             \x20 cpu: t\\u{1b}[1m (only watched)\n\
+             \nto make it fit\n\
+             \x20 - stop `nb`\n\
+             \x20     docker stop nb\n\
+             \x20 - ask root\n"
+        );
+        assert_eq!(outcome_of(&decision), "refused: memory");
+    }
+}

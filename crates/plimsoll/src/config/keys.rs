@@ -1,0 +1,405 @@
+//! Every key: how it is written in the environment and in flags, and what it may hold.
+//!
+//! The file is read by serde; the environment and flags are text, which is why each key also says
+//! here how it is read from one. All sources share the one check.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use plimsoll_core::entity::Name;
+use plimsoll_host::cgroup::Instance;
+
+use super::Config;
+
+/// The shortest interval: below, the work itself fills the time.
+const INTERVAL_MIN_S: f64 = 0.1;
+/// The longest interval: a day.
+const INTERVAL_MAX_S: f64 = 86_400.0;
+/// The longest wait for a reservation: a week.
+const TTL_MAX_S: u64 = 7 * 86_400;
+/// The longest path a unix socket can have.
+const SOCKET_PATH_LEN_MAX: usize = 107;
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub struct Key {
+    /// As in the file, sections by dots: `metering.interval_s`.
+    pub path: &'static str,
+    /// Sets it from text, as the environment and flags give it; several values are separated by
+    /// commas.
+    pub set: fn(&mut Config, &str) -> Result<(), String>,
+    /// What is wrong with the value it has.
+    pub check: fn(&Config) -> Result<(), String>,
+}
+
+impl Key {
+    /// The environment variable that sets it: `PLIMSOLL_METERING_INTERVAL_S`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        let name = self.path.replace('.', "_").to_uppercase();
+        format!("{}{name}", super::load::VARIABLE_PREFIX)
+    }
+
+    /// The key with this path.
+    #[must_use]
+    pub fn named(path: &str) -> Option<&'static Self> {
+        KEYS.iter().find(|key| key.path == path)
+    }
+
+    /// The key whose path, or last part, a misspelt one most resembles.
+    #[must_use]
+    pub fn nearest(unknown: &str) -> Option<&'static Self> {
+        let last = |path: &str| path.rsplit('.').next().unwrap_or_default().to_owned();
+        KEYS.iter()
+            .map(|key| {
+                let whole = strsim::damerau_levenshtein(unknown, key.path);
+                // A key put in the wrong section, or none.
+                let part = strsim::damerau_levenshtein(&last(unknown), &last(key.path)) + 1;
+                (whole.min(part), key)
+            })
+            .filter(|(distance, key)| *distance <= last(key.path).len() / 3 + 1)
+            .min_by_key(|(distance, _)| *distance)
+            .map(|(_, key)| key)
+    }
+}
+
+/// Every key.
+pub static KEYS: &[Key] = &[
+    Key {
+        path: "data_dir",
+        set: |c, text| {
+            c.data_dir = text.into();
+            Ok(())
+        },
+        check: |c| absolute(&c.data_dir),
+    },
+    Key {
+        path: "listen",
+        set: |c, text| {
+            text.clone_into(&mut c.listen);
+            Ok(())
+        },
+        check: |c| listen(&c.listen),
+    },
+    Key {
+        path: "api_socket",
+        set: |c, text| {
+            c.api_socket = super::socket_path(text).to_owned();
+            Ok(())
+        },
+        check: |c| socket(&c.api_socket),
+    },
+    Key {
+        path: "gateway",
+        set: |c, text| {
+            c.gateway = words(text);
+            Ok(())
+        },
+        check: |c| match c.gateway.as_slice() {
+            [] => Err("must name at least one socket".to_owned()),
+            all => all.iter().try_for_each(|address| unix(address)),
+        },
+    },
+    Key {
+        path: "engine",
+        set: |c, text| {
+            text.clone_into(&mut c.engine);
+            Ok(())
+        },
+        check: |c| unix(&c.engine),
+    },
+    Key {
+        path: "instance",
+        set: |c, text| {
+            text.clone_into(&mut c.instance);
+            Ok(())
+        },
+        check: |c| match c.instance.parse::<Instance>() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        },
+    },
+    Key {
+        path: "host",
+        set: |c, text| {
+            text.clone_into(&mut c.host);
+            Ok(())
+        },
+        check: |c| name(&c.host),
+    },
+    Key {
+        path: "cgroup_root",
+        set: |c, text| {
+            c.cgroup_root = text.into();
+            Ok(())
+        },
+        check: |c| absolute(&c.cgroup_root),
+    },
+    Key {
+        path: "tenants.provision_class",
+        set: |c, text| {
+            c.tenants.provision_class = some(text);
+            Ok(())
+        },
+        check: |c| c.tenants.provision_class.as_deref().map_or(Ok(()), name),
+    },
+    Key {
+        path: "tenants.provision_groups",
+        set: |c, text| {
+            c.tenants.provision_groups = words(text);
+            Ok(())
+        },
+        check: |c| {
+            let empty = c
+                .tenants
+                .provision_groups
+                .iter()
+                .any(|g| g.trim().is_empty());
+            if empty {
+                Err("must not name an empty group".to_owned())
+            } else {
+                Ok(())
+            }
+        },
+    },
+    Key {
+        path: "tenants.contact",
+        set: |c, text| {
+            c.tenants.contact = some(text);
+            Ok(())
+        },
+        check: |c| match &c.tenants.contact {
+            Some(text) if text.chars().any(char::is_control) => {
+                Err("must be one line of plain text".to_owned())
+            }
+            _ => Ok(()),
+        },
+    },
+    Key {
+        path: "reservations.gateway_ttl_s",
+        set: |c, text| whole(text).map(|n| c.reservations.gateway_ttl_s = n),
+        check: |c| ttl(c.reservations.gateway_ttl_s),
+    },
+    Key {
+        path: "reservations.api_ttl_s",
+        set: |c, text| whole(text).map(|n| c.reservations.api_ttl_s = n),
+        check: |c| ttl(c.reservations.api_ttl_s),
+    },
+    Key {
+        path: "reservations.unstarted_s",
+        set: |c, text| whole(text).map(|n| c.reservations.unstarted_s = n),
+        check: |c| ttl(c.reservations.unstarted_s),
+    },
+    Key {
+        path: "metering.interval_s",
+        set: |c, text| number(text).map(|n| c.metering.interval_s = n),
+        check: |c| interval(c.metering.interval_s),
+    },
+    Key {
+        path: "reconcile.interval_s",
+        set: |c, text| number(text).map(|n| c.reconcile.interval_s = n),
+        check: |c| interval(c.reconcile.interval_s),
+    },
+];
+
+fn some(text: &str) -> Option<String> {
+    (!text.is_empty()).then(|| text.to_owned())
+}
+
+fn words(text: &str) -> Vec<String> {
+    let parts = text
+        .split(',')
+        .map(str::trim)
+        .filter(|part| !part.is_empty());
+    parts.map(str::to_owned).collect()
+}
+
+fn whole(text: &str) -> Result<u64, String> {
+    text.parse()
+        .map_err(|_| "must be a whole number".to_owned())
+}
+
+fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "must be a number".to_owned())
+}
+
+fn interval(seconds: f64) -> Result<(), String> {
+    // A NaN is in no range.
+    if (INTERVAL_MIN_S..=INTERVAL_MAX_S).contains(&seconds) {
+        Ok(())
+    } else {
+        Err(format!(
+            "must be from {INTERVAL_MIN_S} to {INTERVAL_MAX_S} seconds"
+        ))
+    }
+}
+
+fn ttl(seconds: u64) -> Result<(), String> {
+    if (1..=TTL_MAX_S).contains(&seconds) {
+        Ok(())
+    } else {
+        Err(format!("must be from 1 to {TTL_MAX_S} seconds"))
+    }
+}
+
+fn name(text: &str) -> Result<(), String> {
+    text.parse::<Name>()
+        .map(drop)
+        .map_err(|error| error.to_string())
+}
+
+fn absolute(path: &Path) -> Result<(), String> {
+    if path.is_absolute() {
+        Ok(())
+    } else {
+        Err("must be an absolute path".to_owned())
+    }
+}
+
+fn listen(text: &str) -> Result<(), String> {
+    let example = "must be an address and a port, like 127.0.0.1:7180";
+    // `localhost:7180` is as good as an address: it is looked up when the server starts.
+    let named = || {
+        let (host, port) = text.rsplit_once(':')?;
+        let host_ok = !host.is_empty()
+            && host
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-.".contains(&b));
+        (host_ok && port.parse::<u16>().is_ok()).then_some(())
+    };
+    if text.parse::<SocketAddr>().is_ok() || named().is_some() {
+        Ok(())
+    } else {
+        Err(example.to_owned())
+    }
+}
+
+fn unix(address: &str) -> Result<(), String> {
+    match address.split_once("://") {
+        Some((scheme, _)) if scheme != "unix" => Err(format!(
+            "must be a unix socket, like unix:///run/docker.sock; {scheme}:// is not spoken here"
+        )),
+        _ => socket(super::socket_path(address)),
+    }
+}
+
+fn socket(path: &Path) -> Result<(), String> {
+    absolute(path)?;
+    if path.as_os_str().len() > SOCKET_PATH_LEN_MAX {
+        return Err(format!(
+            "must be a path of at most {SOCKET_PATH_LEN_MAX} bytes"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What serde knows, read out of its complaint about a field it does not.
+    fn fields_of(section: &str) -> Vec<String> {
+        let text = format!("{section}\nno_such_field = 1\n");
+        let error = toml::from_str::<Config>(&text).unwrap_err();
+        let fields = error.message().split('`').skip(3).step_by(2);
+        fields.map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_field_has_a_key_and_every_key_a_field() {
+        let mut fields = Vec::new();
+        for field in fields_of("") {
+            let inner = fields_of(&format!("[{field}]"));
+            // A plain field is no section, and serde then complains about something else.
+            if toml::from_str::<Config>(&format!("[{field}]\n")).is_ok() {
+                fields.extend(inner.iter().map(|inner| format!("{field}.{inner}")));
+            } else {
+                fields.push(field);
+            }
+        }
+        fields.sort();
+        let mut keys: Vec<&str> = KEYS.iter().map(|key| key.path).collect();
+        keys.sort_unstable();
+        assert_eq!(keys, fields);
+    }
+
+    #[test]
+    fn the_defaults_are_valid() {
+        let config = Config::default();
+        for key in KEYS {
+            assert_eq!((key.check)(&config), Ok(()), "{}", key.path);
+        }
+    }
+
+    #[test]
+    fn values_read_from_text_and_are_checked() {
+        let long = format!("/{}", "s".repeat(107));
+        for (key, text, good) in [
+            ("data_dir", "/srv/plimsoll", true),
+            ("data_dir", "plimsoll", false),
+            ("listen", "127.0.0.1:7180", true),
+            ("listen", "[::1]:7180", true),
+            ("listen", "localhost:7180", true),
+            ("listen", "7180", false),
+            ("listen", "host:99999", false),
+            ("listen", ":7180", false),
+            ("api_socket", "unix:///run/a.sock", true),
+            ("api_socket", long.as_str(), false),
+            ("gateway", "unix:///run/a.sock,/run/b.sock", true),
+            ("gateway", "tcp://127.0.0.1:2375", false),
+            ("gateway", "", false),
+            ("engine", "unix:///var/run/docker.sock", true),
+            ("engine", "http://localhost", false),
+            ("engine", "docker.sock", false),
+            ("instance", "plimsoll2", true),
+            ("instance", "2", false),
+            ("instance", "a-b", false),
+            ("host", "node-1.example", true),
+            ("host", "Node 1", false),
+            ("cgroup_root", "/sys/fs/cgroup", true),
+            ("tenants.provision_class", "student", true),
+            ("tenants.provision_class", "", true),
+            ("tenants.provision_class", "No Class", false),
+            ("tenants.provision_groups", "staff, ml", true),
+            ("tenants.contact", "root@example.org", true),
+            ("tenants.contact", "a\u{1b}[31mb", false),
+            ("reservations.gateway_ttl_s", "1", true),
+            ("reservations.gateway_ttl_s", "0", false),
+            ("reservations.api_ttl_s", "-1", false),
+            ("reservations.unstarted_s", "1.5", false),
+            ("reservations.unstarted_s", "99999999999999999999", false),
+            ("metering.interval_s", "0.5", true),
+            ("metering.interval_s", "0", false),
+            ("metering.interval_s", "-1", false),
+            ("metering.interval_s", "nan", false),
+            ("metering.interval_s", "inf", false),
+            ("metering.interval_s", "1e9", false),
+            ("metering.interval_s", "soon", false),
+            ("reconcile.interval_s", "60", true),
+        ] {
+            let key = Key::named(key).unwrap();
+            let mut config = Config::default();
+            let outcome = (key.set)(&mut config, text).and_then(|()| (key.check)(&config));
+            assert_eq!(
+                outcome.is_ok(),
+                good,
+                "{} = {text:?}: {outcome:?}",
+                key.path
+            );
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_finds_its_neighbour() {
+        for (unknown, near) in [
+            ("lisen", Some("listen")),
+            ("metring.interval_s", Some("metering.interval_s")),
+            ("metering.intervall_s", Some("metering.interval_s")),
+            ("metering.contact", Some("tenants.contact")),
+            ("gateway_ttl_s", Some("reservations.gateway_ttl_s")),
+            ("colour", None),
+        ] {
+            assert_eq!(Key::nearest(unknown).map(|key| key.path), near, "{unknown}");
+        }
+    }
+}
