@@ -292,6 +292,10 @@ pub(super) enum TeamRole {
 
 /// `team ...`
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, for the life of the process"
+)]
 pub(super) enum TeamCommand {
     /// Add a team. It has nothing to give until it gets members or a quota.
     Add {
@@ -444,6 +448,10 @@ pub(super) enum Expiry {
 
 /// `quota ...`
 #[derive(Debug, Subcommand)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one, for the life of the process"
+)]
 pub(super) enum QuotaCommand {
     /// Show a quota: yours, or the one named.
     Show(Who),
