@@ -170,12 +170,11 @@ pub fn admit(path: &Path, before: &Amounts, after: &Amounts) -> Verdict {
                      alone: u64| {
         let (entity, name, mode) = level;
         // A sum that does not fit in 64 bits fits under no limit; without a limit it is refused too.
-        let (total, limit) = match (reserved.checked_add(grow), limit) {
-            (Some(total), limit) if limit.allows(total) => return,
-            (Some(total), Limit::AtMost(most)) => (total, most),
-            (None, Limit::AtMost(most)) => (u64::MAX, most),
-            (_, Limit::Unlimited) => (u64::MAX, u64::MAX - 1),
-        };
+        if reserved.checked_add(grow).is_some_and(|t| limit.allows(t)) {
+            return;
+        }
+        let limit = limit.at_most().unwrap_or(u64::MAX);
+        let short = u128::from(reserved) + u128::from(grow) - u128::from(limit);
         if mode != Mode::Off {
             violations.push(Violation {
                 level: kind,
@@ -185,7 +184,7 @@ pub fn admit(path: &Path, before: &Amounts, after: &Amounts) -> Verdict {
                 requested: grow,
                 reserved,
                 limit,
-                short_by: total - limit,
+                short_by: u64::try_from(short).unwrap_or(u64::MAX),
                 never_fits: alone > limit,
                 enforced: mode == Mode::Enforce,
             });

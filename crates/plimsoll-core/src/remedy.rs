@@ -132,8 +132,9 @@ fn shrink(path: &Path, before: &Amounts, after: &Amounts, verdict: &Verdict) -> 
     let mut smaller = *after;
     for violation in verdict.violations.iter().filter(|v| v.enforced) {
         let d = violation.dimension;
-        let fits = after.get(d).checked_sub(violation.short_by)?;
-        smaller[d] = smaller[d].min(fits);
+        // What does not grow is never in the way, however far over the limit it is already.
+        let fits = after.get(d).saturating_sub(violation.short_by);
+        smaller[d] = smaller[d].min(fits.max(before.get(d)));
     }
     let mut flags = Vec::new();
     for d in Dimension::CHARGED {

@@ -32,7 +32,7 @@ pub enum UnitError {
         unit: &'static str,
     },
     /// Not a number, or an unknown suffix.
-    #[error("is not a size: write a number with an optional k, m, g or t, like 512m or 2g")]
+    #[error("is not a size: write a number with an optional k, m, g, t or p, like 512m or 2g")]
     NotASize,
 }
 
@@ -119,15 +119,13 @@ impl Bytes {
     pub fn parse(text: &str) -> Result<Self, UnitError> {
         let text = text.trim().to_ascii_lowercase();
         let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-        let shift = match text[digits.len()..]
-            .trim_end_matches("ib")
-            .trim_end_matches('b')
-        {
-            "" => 0,
-            "k" => 10,
-            "m" => 20,
-            "g" => 30,
-            "t" => 40,
+        let shift = match &text[digits.len()..] {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
+            "p" | "pb" | "pib" => 50,
             _ => return Err(UnitError::NotASize),
         };
         let number: f64 = digits.trim().parse().map_err(|_| UnitError::NotASize)?;
@@ -211,7 +209,9 @@ mod tests {
             Err(UnitError::TooLarge { .. })
         ));
         assert_eq!(Bytes::parse("lots"), Err(UnitError::NotASize));
-        assert_eq!(Bytes::parse("1x"), Err(UnitError::NotASize));
+        for text in ["", "g", "1x", "1bb", "1kibib", "1 2g", "0x10"] {
+            assert_eq!(Bytes::parse(text), Err(UnitError::NotASize), "{text}");
+        }
         assert_eq!(Bytes::parse("-1g"), Err(UnitError::Negative));
         assert_eq!(Bytes::parse("nan"), Err(UnitError::NotASize));
     }

@@ -39,7 +39,9 @@ impl Dockerd {
         let dir = tempfile::tempdir().unwrap();
         let at = |name: &str| dir.path().join(name).display().to_string();
         let log = std::fs::File::create(dir.path().join("log")).unwrap();
-        let process = Command::new("dockerd")
+        // In a network namespace of its own: `--bridge=none` removes the host's default bridge.
+        let process = Command::new("unshare")
+            .args(["--net", "dockerd"])
             .args(["--data-root", &at("data"), "--exec-root", &at("exec")])
             .args([
                 "--host",

@@ -14,7 +14,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
 use crate::error::{Result, StoreError};
-use crate::records::{Host, Quota, Role, Team, TeamChoice, User};
+use crate::records::{Host, Quota, Team, TeamChoice, User};
 use crate::rows;
 
 /// A balance.
@@ -51,12 +51,15 @@ pub(crate) struct Place {
     pub(crate) borrow: Limits,
 }
 
-/// See the module.
-pub(crate) struct Books<'c> {
-    pub(crate) connection: &'c Connection,
+/// What was read, and holds until the file changes under another connection's hands.
+///
+/// The writer keeps it from transaction to transaction: nobody else writes the file while the data
+/// directory is locked, and what a job changes it changes here too or makes the books forget. Readers
+/// keep it from snapshot to snapshot. Both drop it when SQLite says that somebody else wrote.
+#[derive(Default)]
+pub(crate) struct Cache {
+    version: i64,
     accounts: HashMap<String, Account>,
-    dirty: HashSet<String>,
-    before: Vec<(String, Account, bool)>,
     users: HashMap<UserId, User>,
     teams: HashMap<TeamId, Team>,
     quotas: HashMap<Uuid, Quota>,
@@ -65,25 +68,71 @@ pub(crate) struct Books<'c> {
     capacity: Option<Capacity>,
 }
 
+/// A cache that outgrows this many balances starts anew.
+const CACHED_MAX: usize = 10_000;
+
+impl Cache {
+    fn len(&self) -> usize {
+        self.accounts.len() + self.users.len() + self.places.len()
+    }
+}
+
+/// See the module.
+pub(crate) struct Books<'c> {
+    pub(crate) connection: &'c Connection,
+    cache: Cache,
+    dirty: HashSet<String>,
+    before: Vec<(String, Account, bool)>,
+}
+
 impl<'c> Books<'c> {
-    pub(crate) fn new(connection: &'c Connection) -> Self {
+    /// Books over what was read before; [`refresh`](Self::refresh) them before use.
+    pub(crate) fn with(connection: &'c Connection, cache: Cache) -> Self {
         Self {
             connection,
-            accounts: HashMap::new(),
+            cache,
             dirty: HashSet::new(),
             before: Vec::new(),
-            users: HashMap::new(),
-            teams: HashMap::new(),
-            quotas: HashMap::new(),
-            places: HashMap::new(),
-            hosts: HashMap::new(),
-            capacity: None,
         }
+    }
+
+    /// What was read, for the next transaction. Only after its changes are committed.
+    pub(crate) fn into_cache(self) -> Cache {
+        debug_assert!(
+            self.dirty.is_empty(),
+            "balances are written before they are kept"
+        );
+        if self.cache.len() > CACHED_MAX {
+            Cache::default()
+        } else {
+            self.cache
+        }
+    }
+
+    /// Begins the transaction's snapshot and drops what another connection has changed since it was
+    /// read.
+    pub(crate) fn refresh(&mut self) -> rusqlite::Result<()> {
+        let version: i64 = self
+            .connection
+            .prepare_cached("PRAGMA data_version")?
+            .query_row([], |row| row.get(0))?;
+        if version != self.cache.version {
+            self.cache = Cache {
+                version,
+                ..Cache::default()
+            };
+        }
+        Ok(())
     }
 
     /// Forgets everything read. Only after [`flush`](Self::flush) or a rollback.
     pub(crate) fn forget(&mut self) {
-        *self = Self::new(self.connection);
+        self.cache = Cache {
+            version: self.cache.version,
+            ..Cache::default()
+        };
+        self.dirty.clear();
+        self.before.clear();
     }
 
     /// The job at hand succeeded: its changes can no longer be undone alone.
@@ -97,7 +146,7 @@ impl<'c> Books<'c> {
             if !was_dirty {
                 self.dirty.remove(&key);
             }
-            self.accounts.insert(key, account);
+            self.cache.accounts.insert(key, account);
         }
     }
 
@@ -111,7 +160,7 @@ impl<'c> Books<'c> {
              ON CONFLICT (key) DO UPDATE SET reserved = ?2, overflow = ?3",
         )?;
         for key in self.dirty.drain() {
-            let account = self.accounts[&key];
+            let account = self.cache.accounts[&key];
             write.execute(params![
                 key,
                 rows::json(&account.reserved),
@@ -123,7 +172,7 @@ impl<'c> Books<'c> {
     }
 
     pub(crate) fn account(&mut self, key: &str) -> Result<Account> {
-        if let Some(account) = self.accounts.get(key) {
+        if let Some(account) = self.cache.accounts.get(key) {
             return Ok(*account);
         }
         let account = self
@@ -137,13 +186,14 @@ impl<'c> Books<'c> {
             })
             .optional()?
             .unwrap_or_default();
-        self.accounts.insert(key.to_owned(), account);
+        self.cache.accounts.insert(key.to_owned(), account);
         Ok(account)
     }
 
     fn set_account(&mut self, key: String, account: Account) {
         let was_dirty = !self.dirty.insert(key.clone());
         let old = self
+            .cache
             .accounts
             .insert(key.clone(), account)
             .unwrap_or_default();
@@ -151,34 +201,34 @@ impl<'c> Books<'c> {
     }
 
     pub(crate) fn user(&mut self, id: UserId) -> Result<User> {
-        if let Some(user) = self.users.get(&id) {
+        if let Some(user) = self.cache.users.get(&id) {
             return Ok(user.clone());
         }
         let user = rows::user_by_id(self.connection, id)?;
-        self.users.insert(id, user.clone());
+        self.cache.users.insert(id, user.clone());
         Ok(user)
     }
 
     pub(crate) fn team(&mut self, id: TeamId) -> Result<Team> {
-        if let Some(team) = self.teams.get(&id) {
+        if let Some(team) = self.cache.teams.get(&id) {
             return Ok(team.clone());
         }
         let team = rows::team_by_id(self.connection, id)?;
-        self.teams.insert(id, team.clone());
+        self.cache.teams.insert(id, team.clone());
         Ok(team)
     }
 
     pub(crate) fn quota(&mut self, entity: Uuid) -> Result<Quota> {
-        if let Some(quota) = self.quotas.get(&entity) {
+        if let Some(quota) = self.cache.quotas.get(&entity) {
             return Ok(quota.clone());
         }
         let quota = rows::quota(self.connection, entity)?;
-        self.quotas.insert(entity, quota.clone());
+        self.cache.quotas.insert(entity, quota.clone());
         Ok(quota)
     }
 
     pub(crate) fn place(&mut self, team: TeamId, user: UserId) -> Result<Option<Place>> {
-        if let Some(place) = self.places.get(&(team, user)) {
+        if let Some(place) = self.cache.places.get(&(team, user)) {
             return Ok(*place);
         }
         let place = self
@@ -193,22 +243,22 @@ impl<'c> Books<'c> {
                 })
             })
             .optional()?;
-        self.places.insert((team, user), place);
+        self.cache.places.insert((team, user), place);
         Ok(place)
     }
 
     pub(crate) fn host(&mut self, name: &str) -> Result<Host> {
-        if let Some(host) = self.hosts.get(name) {
+        if let Some(host) = self.cache.hosts.get(name) {
             return Ok(host.clone());
         }
         let host = rows::host(self.connection, name)?;
-        self.hosts.insert(name.to_owned(), host.clone());
+        self.cache.hosts.insert(name.to_owned(), host.clone());
         Ok(host)
     }
 
     /// What all hosts have together.
     pub(crate) fn capacity(&mut self) -> Result<Capacity> {
-        if let Some(capacity) = self.capacity {
+        if let Some(capacity) = self.cache.capacity {
             return Ok(capacity);
         }
         let (cpu, memory): (i64, i64) = self
@@ -219,7 +269,7 @@ impl<'c> Books<'c> {
             cpu: MilliCpu(cpu.unsigned_abs()),
             memory: Bytes(memory.unsigned_abs()),
         };
-        self.capacity = Some(capacity);
+        self.cache.capacity = Some(capacity);
         Ok(capacity)
     }
 
@@ -246,79 +296,25 @@ impl<'c> Books<'c> {
     /// Every level that is asked about a claim of `user` in `team` on `host`. Somebody who left the
     /// team keeps a place with an allotment of nothing, so that what they still hold can be judged.
     pub(crate) fn path(&mut self, user: &User, team: Option<&Team>, host: &str) -> Result<Path> {
-        let host = self.host(host)?;
-        let system_quota = self.quota(SYSTEM_ID)?;
-        let whole = self.capacity()?;
-        let level = |quota: &Quota, name: &str, limits: Limits, reserved: Amounts| Level {
-            entity: quota.entity,
-            name: name.to_owned(),
-            limits,
-            reserved,
-            mode: quota.mode,
-            overcommit_permille: quota.overcommit_permille,
-        };
-
-        let share = Limits::UNLIMITED
-            .with(
-                Dimension::CpuPercent,
-                system_quota.limits[Dimension::CpuPercent],
-            )
-            .with(
-                Dimension::MemoryPercent,
-                system_quota.limits[Dimension::MemoryPercent],
-            );
-        let host_reserved = self.account(&key::host(&host.name))?.reserved;
-        let host_level = level(
-            &system_quota,
-            &host.name,
-            narrowed(&share, host.capacity),
-            host_reserved,
-        );
-        let system_reserved = self.account(key::SYSTEM)?.reserved;
-        let system = level(
-            &system_quota,
-            "system",
-            narrowed(&system_quota.limits, whole),
-            system_reserved,
-        );
-
+        let (host, system) = self.machine(host)?;
         let owner = match team {
-            None => {
-                let quota = self.quota(user.id.0)?;
-                let reserved = self.account(&key::user(user.id))?.reserved;
-                Owner::User(level(
-                    &quota,
-                    &user.name,
-                    narrowed(&quota.limits, whole),
-                    reserved,
-                ))
-            }
+            None => Owner::User(self.user_level(user)?),
             Some(team) => {
-                let quota = self.quota(team.id.0)?;
-                let account = self.account(&key::team(team.id))?;
                 let place = self.place(team.id, user.id)?.unwrap_or(Place {
                     allotment: Limits::nothing(),
                     borrow: Limits::UNLIMITED,
                 });
-                Owner::Team(Box::new(TeamPath {
-                    team: level(
-                        &quota,
-                        &team.name,
-                        narrowed(&team.total, whole),
-                        account.reserved,
-                    ),
-                    pool: team.pool,
-                    overflow: account.overflow,
-                    member: user.id.0,
-                    member_name: user.name.clone(),
-                    allotment: place.allotment,
-                    member_reserved: self.account(&key::member(team.id, user.id))?.reserved,
-                    borrow_limit: place.borrow,
-                }))
+                let mut path = self.team_place(team)?;
+                path.member = user.id.0;
+                path.member_name.clone_from(&user.name);
+                path.allotment = place.allotment;
+                path.member_reserved = self.account(&key::member(team.id, user.id))?.reserved;
+                path.borrow_limit = place.borrow;
+                Owner::Team(Box::new(path))
             }
         };
         Ok(Path {
-            host: host_level,
+            host,
             system,
             owner,
         })
@@ -326,22 +322,54 @@ impl<'c> Books<'c> {
 
     /// The path of a claim of nobody in particular in `team`: a member whose allotment bounds nothing.
     pub(crate) fn team_path(&mut self, team: &Team, host: &str) -> Result<Path> {
-        let nobody = User {
-            id: UserId(Uuid::nil()),
-            name: format!("team {}", team.name),
-            email: None,
-            os_uid: None,
-            role: Role::Member,
-            default_team: None,
-            suspended: false,
-            draining: false,
-            created_ms: 0,
-        };
-        let mut path = self.path(&nobody, Some(team), host)?;
-        if let Owner::Team(place) = &mut path.owner {
-            place.allotment = Limits::UNLIMITED;
-        }
-        Ok(path)
+        let (host, system) = self.machine(host)?;
+        Ok(Path {
+            host,
+            system,
+            owner: Owner::Team(Box::new(self.team_place(team)?)),
+        })
+    }
+
+    /// A host's share of the system's percentages, and the whole system.
+    pub(crate) fn machine(&mut self, host: &str) -> Result<(Level, Level)> {
+        let host = self.host(host)?;
+        let quota = self.quota(SYSTEM_ID)?;
+        let whole = self.capacity()?;
+        let share = [Dimension::CpuPercent, Dimension::MemoryPercent]
+            .into_iter()
+            .fold(Limits::UNLIMITED, |share, d| share.with(d, quota.limits[d]));
+        let on_host = self.account(&key::host(&host.name))?.reserved;
+        let in_all = self.account(key::SYSTEM)?.reserved;
+        let share = narrowed(&share, host.capacity);
+        Ok((
+            level(&quota, &host.name, share, on_host),
+            level(&quota, "system", narrowed(&quota.limits, whole), in_all),
+        ))
+    }
+
+    /// A user's own quota and what they charge outside teams.
+    pub(crate) fn user_level(&mut self, user: &User) -> Result<Level> {
+        let quota = self.quota(user.id.0)?;
+        let limits = narrowed(&quota.limits, self.capacity()?);
+        let reserved = self.account(&key::user(user.id))?.reserved;
+        Ok(level(&quota, &user.name, limits, reserved))
+    }
+
+    /// A team, seen by nobody in particular: a member whose allotment bounds nothing.
+    pub(crate) fn team_place(&mut self, team: &Team) -> Result<TeamPath> {
+        let quota = self.quota(team.id.0)?;
+        let limits = narrowed(&team.total, self.capacity()?);
+        let account = self.account(&key::team(team.id))?;
+        Ok(TeamPath {
+            team: level(&quota, &team.name, limits, account.reserved),
+            pool: team.pool,
+            overflow: account.overflow,
+            member: Uuid::nil(),
+            member_name: format!("team {}", team.name),
+            allotment: Limits::UNLIMITED,
+            member_reserved: Amounts::ZERO,
+            borrow_limit: Limits::UNLIMITED,
+        })
     }
 
     /// Moves a charge of `user` in `team` on `host` from `before` to `after` on every balance it is
@@ -396,6 +424,17 @@ impl<'c> Books<'c> {
         account.overflow = overflow;
         self.set_account(key, account);
         Ok(())
+    }
+}
+
+fn level(quota: &Quota, name: &str, limits: Limits, reserved: Amounts) -> Level {
+    Level {
+        entity: quota.entity,
+        name: name.to_owned(),
+        limits,
+        reserved,
+        mode: quota.mode,
+        overcommit_permille: quota.overcommit_permille,
     }
 }
 

@@ -1,7 +1,7 @@
 //! The ledger: who may use how much, what is charged, and why.
 //!
 //! [`Store`] is one concrete type over SQLite: one writer thread that batches, readers on their own
-//! connections. It reads, asks [`plimsoll_core::admit`] and writes, in one transaction. It knows no
+//! connections. It reads, asks [`plimsoll_core::admit()`] and writes, in one transaction. It knows no
 //! HTTP status, no Docker, no cgroup; ids and the time come from its callers.
 
 mod audit;
@@ -29,11 +29,12 @@ pub use migrate::SCHEMA_VERSION;
 pub use people::NewMember;
 pub use records::*;
 pub use reservations::Deed;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 pub use tokens::NewToken;
 pub use violations::Measured;
 
-use crate::books::Books;
+use crate::books::{Books, Cache};
 use crate::writer::Writer;
 
 /// How long an admission may wait for its transaction before the caller is told to come back.
@@ -48,9 +49,13 @@ pub struct Store {
     inner: Arc<Inner>,
 }
 
+/// A connection and what was read over it.
+type Reader = (Connection, Cache);
+
 struct Inner {
+    // Dropped in this order: the directory is unlocked when the writer is done.
     writer: Writer,
-    readers: Mutex<Vec<Connection>>,
+    readers: Mutex<Vec<Reader>>,
     path: PathBuf,
     _lock: lock::DataDirLock,
 }
@@ -83,9 +88,9 @@ impl Store {
              PRAGMA busy_timeout = 5000; PRAGMA wal_autocheckpoint = 4000;
              PRAGMA temp_store = MEMORY; PRAGMA cache_size = -16384;",
         )?;
-        connection.set_prepared_statement_cache_capacity(128);
+        prepared_once(&connection, 128)?;
         migrate::migrate(&connection, &path, now_ms)?;
-        let (writer, _thread) = Writer::start(connection).map_err(|source| StoreError::Io {
+        let writer = Writer::start(connection).map_err(|source| StoreError::Io {
             path: "the ledger's thread".into(),
             source,
         })?;
@@ -121,14 +126,17 @@ impl Store {
     /// Runs `job` on a consistent snapshot, on the calling thread: for a handful of keyed reads.
     fn read<T>(&self, job: impl FnOnce(&mut Books<'_>) -> Result<T>) -> Result<T> {
         let pooled = self.readers().pop();
-        let connection = match pooled {
-            Some(connection) => connection,
-            None => self.open_reader()?,
+        let (connection, cache) = match pooled {
+            Some(reader) => reader,
+            None => (self.open_reader()?, Cache::default()),
         };
         connection.prepare_cached("BEGIN")?.execute([])?;
-        let outcome = job(&mut Books::new(&connection));
+        let mut books = Books::with(&connection, cache);
+        books.refresh()?;
+        let outcome = job(&mut books);
+        let cache = books.into_cache();
         connection.prepare_cached("COMMIT")?.execute([])?;
-        self.readers().push(connection);
+        self.readers().push((connection, cache));
         outcome
     }
 
@@ -143,7 +151,7 @@ impl Store {
         read.await.map_err(|_| StoreError::Stopped)?
     }
 
-    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn readers(&self) -> std::sync::MutexGuard<'_, Vec<Reader>> {
         self.inner
             .readers
             .lock()
@@ -156,7 +164,7 @@ impl Store {
         connection.execute_batch(
             "PRAGMA busy_timeout = 5000; PRAGMA temp_store = MEMORY; PRAGMA cache_size = -4096;",
         )?;
-        connection.set_prepared_statement_cache_capacity(64);
+        prepared_once(&connection, 64)?;
         Ok(connection)
     }
 
@@ -186,4 +194,12 @@ impl Store {
         })
         .await
     }
+}
+
+/// Keeps `most` prepared statements, and their plans whatever is bound to them: without the second,
+/// SQLite prepares a query over a table with partial indexes anew each time it is run.
+fn prepared_once(connection: &Connection, most: usize) -> Result<()> {
+    connection.set_prepared_statement_cache_capacity(most);
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
+    Ok(())
 }

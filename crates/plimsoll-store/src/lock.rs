@@ -11,7 +11,15 @@ use crate::error::{Result, StoreError};
 /// Held for as long as the server lives; the kernel lets go of it when the process ends, however it
 /// ends.
 pub(crate) struct DataDirLock {
-    _file: File,
+    file: File,
+}
+
+impl Drop for DataDirLock {
+    fn drop(&mut self) {
+        // A child between fork and exec has this file open too: closing ours alone would leave it
+        // locked for that long.
+        let _ = flock(&self.file, FlockOperation::Unlock);
+    }
 }
 
 impl DataDirLock {
@@ -28,7 +36,10 @@ impl DataDirLock {
             .truncate(false)
             .open(&path)
             .map_err(io)?;
-        if flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        if let Err(error) = flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            if error != rustix::io::Errno::WOULDBLOCK {
+                return Err(io(error.into()));
+            }
             let mut holder = String::new();
             let _ = file.read_to_string(&mut holder);
             let holder = holder.trim();
@@ -38,6 +49,6 @@ impl DataDirLock {
         file.set_len(0).map_err(io)?;
         file.rewind().map_err(io)?;
         writeln!(file, "{}", std::process::id()).map_err(io)?;
-        Ok(Self { _file: file })
+        Ok(Self { file })
     }
 }

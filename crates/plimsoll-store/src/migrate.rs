@@ -34,7 +34,17 @@ pub(crate) fn migrate(connection: &Connection, path: &Path, now_ms: i64) -> Resu
     if found > 0 {
         let copy = path.with_extension(format!("schema-{found}.db"));
         if !copy.exists() {
-            connection.execute("VACUUM INTO ?1", [copy.display().to_string()])?;
+            // Under another name until it is whole: a crash must not leave half a copy behind.
+            let partial = path.with_extension("schema-copy.tmp");
+            let io = |source| StoreError::Io {
+                path: partial.display().to_string(),
+                source,
+            };
+            if partial.exists() {
+                std::fs::remove_file(&partial).map_err(io)?;
+            }
+            connection.execute("VACUUM INTO ?1", [partial.display().to_string()])?;
+            std::fs::rename(&partial, &copy).map_err(io)?;
         }
     }
     connection.execute_batch("BEGIN IMMEDIATE")?;

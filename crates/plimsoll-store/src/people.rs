@@ -6,6 +6,7 @@ use plimsoll_core::entity::{EntityKind, MemberRole, Name, ProjectId, TeamId, Use
 use plimsoll_core::quota::{DEFAULT_CLASS, TeamMode};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
+use uuid::Uuid;
 
 use crate::Store;
 use crate::audit::{self, Change};
@@ -14,6 +15,7 @@ use crate::error::{Result, StoreError};
 use crate::quotas::{self, reshape};
 use crate::records::{Actor, Member, NewUser, Project, Team, User};
 use crate::rows;
+use crate::violations;
 
 /// Who joins a team, or how their place in it changes. What is `None` stays, or gets its default.
 #[derive(Debug, Clone)]
@@ -51,8 +53,8 @@ fn exists(connection: &Connection, sql: &str, by: impl rusqlite::Params) -> Resu
 
 fn live_reservations(connection: &Connection, column: &str, id: &str) -> Result<i64> {
     let sql = format!(
-        "SELECT count(*) FROM reservation WHERE {column} = ?1 \
-         AND state IN ('pending', 'active', 'stopped')"
+        "SELECT count(*) FROM reservation r WHERE r.{column} = ?1 AND {}",
+        rows::LIVE
     );
     Ok(connection
         .prepare_cached(&sql)?
@@ -203,7 +205,7 @@ impl Store {
             }
             let gone = live == 0;
             if gone {
-                remove_user(books, &user)?;
+                remove_user(books, &user, actor.at_ms)?;
             } else {
                 books.connection.execute(
                     "UPDATE user SET draining = 1, suspended = 1 WHERE id = ?1",
@@ -281,7 +283,7 @@ impl Store {
             rows::one(
                 books.connection,
                 &sql,
-                [id_or_name],
+                [as_stored(id_or_name)],
                 rows::team,
                 "team",
                 id_or_name,
@@ -317,7 +319,7 @@ impl Store {
             }
             let gone = live == 0;
             if gone {
-                remove_team(books, id)?;
+                remove_team(books, id, actor.at_ms)?;
             } else {
                 books
                     .connection
@@ -406,6 +408,8 @@ impl Store {
             if new.from_pool && team.mode == TeamMode::Fixed {
                 quotas::check_promises(&shape, &team.name)?;
             }
+            let cause = "the allotments changed";
+            quotas::follow_team(books, new.team, cause, actor.at_ms)?;
             let state = |role: MemberRole, allotment: &Limits, borrow: &Limits| {
                 json!({"role": role.name(), "allotment": allotment, "borrow": borrow}).to_string()
             };
@@ -460,6 +464,7 @@ impl Store {
             db.execute("DELETE FROM member WHERE team_id = ?1 AND user_id = ?2", by)?;
             db.execute("UPDATE user SET default_team = NULL WHERE id = ?2 AND default_team = ?1", by)?;
             reshape(books, team)?;
+            quotas::follow_team(books, team, "a member left", actor.at_ms)?;
             let name = format!("{}/{}", old.team_name, old.user_name);
             let change = Change {
                 action: "member.remove",
@@ -582,18 +587,19 @@ impl Store {
             let drained = |table: &str, column: &str| {
                 format!(
                     "WHERE draining = 1 AND NOT EXISTS (SELECT 1 FROM reservation r \
-                     WHERE r.{column} = {table}.id AND r.state IN ('pending', 'active', 'stopped'))"
+                     WHERE r.{column} = {table}.id AND {})",
+                    rows::LIVE
                 )
             };
             let sql = format!("{} {}", rows::USER, drained("user", "user_id"));
             for user in rows::all(db, &sql, [], rows::user)? {
-                remove_user(books, &user)?;
+                remove_user(books, &user, actor.at_ms)?;
                 record_gone(books, &actor, "user", &user.name)?;
                 gone.push(user.name);
             }
             let sql = format!("{} {}", rows::TEAM, drained("team", "team_id"));
             for team in rows::all(db, &sql, [], rows::team)? {
-                remove_team(books, team.id)?;
+                remove_team(books, team.id, actor.at_ms)?;
                 record_gone(books, &actor, "team", &team.name)?;
                 gone.push(team.name);
             }
@@ -615,7 +621,7 @@ fn record_gone(books: &Books<'_>, actor: &Actor, kind: &str, name: &str) -> Resu
     audit::record(books, actor, &change)
 }
 
-fn remove_user(books: &mut Books<'_>, user: &User) -> Result<()> {
+fn remove_user(books: &mut Books<'_>, user: &User, now_ms: i64) -> Result<()> {
     let id = user.id.to_string();
     let places = members(books.connection, None, Some(user.id))?;
     books
@@ -629,11 +635,15 @@ fn remove_user(books: &mut Books<'_>, user: &User) -> Result<()> {
         .execute("DELETE FROM account WHERE key = 'user:' || ?1", [&id])?;
     for place in places {
         reshape(books, place.team)?;
+        quotas::follow_team(books, place.team, "a member left", now_ms)?;
     }
-    Ok(())
+    violations::close_all(books, user.id.0, now_ms)
 }
 
-fn remove_team(books: &Books<'_>, team: TeamId) -> Result<()> {
+fn remove_team(books: &mut Books<'_>, team: TeamId, now_ms: i64) -> Result<()> {
+    // A balance still to be written must not come back after its row is deleted.
+    books.flush()?;
+    books.forget();
     let id = team.to_string();
     books
         .connection
@@ -645,7 +655,14 @@ fn remove_team(books: &Books<'_>, team: TeamId) -> Result<()> {
         "DELETE FROM account WHERE key = 'team:' || ?1 OR key GLOB 'member:' || ?1 || ':*'",
         [&id],
     )?;
-    Ok(())
+    violations::close_all(books, team.0, now_ms)
+}
+
+/// An id as the ledger writes it, whichever way it was spelled; a name as it is.
+fn as_stored(id_or_name: &str) -> String {
+    id_or_name
+        .parse::<Uuid>()
+        .map_or_else(|_| id_or_name.to_owned(), |id| id.to_string())
 }
 
 pub(crate) fn find_user(connection: &Connection, id_or_name: &str) -> Result<User> {
@@ -653,7 +670,7 @@ pub(crate) fn find_user(connection: &Connection, id_or_name: &str) -> Result<Use
     rows::one(
         connection,
         &sql,
-        [id_or_name],
+        [as_stored(id_or_name)],
         rows::user,
         "user",
         id_or_name,

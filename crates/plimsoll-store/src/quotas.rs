@@ -1,5 +1,6 @@
 //! Quotas and quota classes, and what changes with them: a team's shape and overflow.
 
+use plimsoll_core::admit::LevelKind;
 use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
 use plimsoll_core::entity::{EntityKind, SYSTEM_ID, TeamId, UserId};
 use plimsoll_core::quota::{ContainerDefaults, QuotaClass, TeamMode, TeamShape, overflow};
@@ -164,9 +165,13 @@ pub(crate) fn member_overflow(books: &Books<'_>, team: TeamId, permille: u32) ->
     let prefix = format!("member:{team}:");
     let mut statement = books
         .connection
-        .prepare_cached("SELECT key, reserved FROM account WHERE key GLOB ?1 || '*'")?;
+        .prepare_cached("SELECT key, reserved FROM account WHERE key > ?1 AND key < ?2")?;
+    // Keys that begin with the prefix: ';' follows ':'.
+    let end = format!("member:{team};");
     let held: Vec<(String, Amounts)> = statement
-        .query_map([&prefix], |row| Ok((row.get(0)?, rows::parse(row, 1)?)))?
+        .query_map([&prefix, &end], |row| {
+            Ok((row.get(0)?, rows::parse(row, 1)?))
+        })?
         .collect::<rusqlite::Result<_>>()?;
     let places: Vec<Limits> = held
         .iter()
@@ -263,7 +268,7 @@ impl Store {
             };
             books.flush()?;
             books.forget();
-            follow_entity(books, &old, &name, actor.at_ms)?;
+            follow_entity(books, old.kind, entity, actor.at_ms)?;
             let new = rows::quota(books.connection, entity)?;
             let state = |q: &Quota| {
                 json!({"limits": q.limits, "overcommitPermille": q.overcommit_permille,
@@ -346,23 +351,37 @@ fn standing(books: &mut Books<'_>, kind: EntityKind, entity: Uuid) -> Result<Sta
 }
 
 /// After a limit changed: who is over it now.
-fn follow_entity(books: &mut Books<'_>, quota: &Quota, name: &str, now_ms: i64) -> Result<()> {
-    let now = standing(books, quota.kind, quota.entity)?;
-    let quota = books.quota(quota.entity)?;
-    for d in Dimension::CHARGED {
-        let watch = violations::Watch {
-            kind: crate::records::ViolationKind::Reserved,
-            level: quota.kind.name(),
-            entity: quota.entity,
-            name,
-            dimension: d,
-            limit: now.limits[d]
-                .times_permille(quota.overcommit_permille)
-                .at_most(),
-            current: now.reserved.get(d),
-            cause: "the limit was lowered",
-        };
-        violations::follow(books, &watch, now_ms)?;
+fn follow_entity(books: &mut Books<'_>, kind: EntityKind, entity: Uuid, now_ms: i64) -> Result<()> {
+    const CAUSE: &str = "the limit was lowered";
+    match kind {
+        EntityKind::Team => follow_team(books, TeamId(entity), CAUSE, now_ms),
+        EntityKind::User => {
+            let user = books.user(UserId(entity))?;
+            let level = books.user_level(&user)?;
+            violations::follow_whole(books, LevelKind::User, &level, CAUSE, now_ms)
+        }
+        EntityKind::System => {
+            let sql = "SELECT name FROM host ORDER BY name";
+            let hosts: Vec<String> = rows::all(books.connection, sql, [], |row| row.get(0))?;
+            for host in hosts {
+                let (host, system) = books.machine(&host)?;
+                violations::follow_whole(books, LevelKind::Host, &host, CAUSE, now_ms)?;
+                violations::follow_whole(books, LevelKind::System, &system, CAUSE, now_ms)?;
+            }
+            Ok(())
+        }
     }
-    Ok(())
+}
+
+/// After a team's limit, pool, allotments or members changed: whether it is over them now. Called
+/// with balances written out and nothing of before in the books.
+pub(crate) fn follow_team(
+    books: &mut Books<'_>,
+    team: TeamId,
+    cause: &str,
+    now_ms: i64,
+) -> Result<()> {
+    let team = books.team(team)?;
+    let place = books.team_place(&team)?;
+    violations::follow_team(books, &place, cause, now_ms)
 }

@@ -1,14 +1,18 @@
 //! Charges: reserve, commit, stop, start, resize, release, void.
 //!
 //! Two kinds of step, never mixed up. *Requests* are admitted: [`Store::reserve`], [`Store::start`],
-//! [`Store::resize`] and a late [`Store::commit`] ask [`plimsoll_core::admit`] and may be refused.
+//! [`Store::resize`] and a late [`Store::commit`] ask [`plimsoll_core::admit()`] and may be refused.
 //! *Facts* are recorded: what the engine shows is charged even over a limit and opens a violation.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, LazyLock};
+
 use plimsoll_core::admit::{Path, Verdict, admit};
-use plimsoll_core::dimension::Amounts;
+use plimsoll_core::dimension::{Amounts, Dimension};
 use plimsoll_core::entity::{DecisionId, MemberRole, ReservationId, TeamId, UserId};
 use plimsoll_core::remedy::{Holding, Remedy, refusal, remedies};
 use plimsoll_core::reservation::State;
+use plimsoll_core::units::AMOUNT_MAX;
 use rusqlite::{OptionalExtension, params, params_from_iter};
 
 use crate::books::{Books, key};
@@ -37,9 +41,24 @@ struct Judged {
     verdict: Verdict,
 }
 
-/// Judges a claim that charges `before` already.
+/// Judges a claim that charges `before` already. Who is suspended or left the team makes no new
+/// claims, but what grows nowhere always passes.
 fn judge(books: &mut Books<'_>, claim: &Claim, before: &Amounts) -> Result<Judged> {
     let user = books.user(claim.user)?;
+    let exists = !before.is_zero();
+    if exists && before.checked_sub(&claim.amounts).is_some() {
+        let team = match claim.team {
+            TeamChoice::Team(team) => Some(books.team(team)?),
+            TeamChoice::Default | TeamChoice::NoTeam => None,
+        };
+        let path = books.path(&user, team.as_ref(), &claim.host)?;
+        return Ok(Judged {
+            user,
+            team,
+            path,
+            verdict: Verdict::default(),
+        });
+    }
     if user.suspended || user.draining {
         return Err(StoreError::Forbidden(format!(
             "{} is suspended and can make no new claims: ask an administrator",
@@ -65,13 +84,16 @@ fn judge(books: &mut Books<'_>, claim: &Claim, before: &Amounts) -> Result<Judge
     })
 }
 
-/// Remedies and refusal text of a claim that was refused; nothing for one that was not.
+/// Remedies and refusal text of a claim that was refused; nothing for one that was not. `itself` is
+/// the reservation the claim is for: stopping it is no way to let it run.
 fn advise(
     books: &mut Books<'_>,
     judged: &Judged,
+    claim: &Claim,
     before: &Amounts,
-    after: &Amounts,
+    itself: Option<ReservationId>,
 ) -> Result<(Vec<Remedy>, Option<String>)> {
+    let after = &claim.amounts;
     if judged.verdict.allowed() {
         return Ok((Vec::new(), None));
     }
@@ -79,12 +101,18 @@ fn advise(
     let team = judged.team.as_ref().map(|t| t.id);
     let sql = format!(
         "{} WHERE r.user_id = ?1 AND r.team_id IS ?2 AND r.container_name IS NOT NULL
-         AND r.state IN ('active', 'stopped')",
-        rows::RESERVATION
+         AND r.host = ?3 AND r.state <> 'pending' AND {}",
+        rows::RESERVATION,
+        rows::LIVE
     );
-    let by = params![judged.user.id.to_string(), team.map(|t| t.to_string())];
+    let by = params![
+        judged.user.id.to_string(),
+        team.map(|t| t.to_string()),
+        claim.host
+    ];
     let holdings: Vec<Holding> = rows::all(db, &sql, by, rows::reservation)?
         .into_iter()
+        .filter(|r| Some(r.id) != itself)
         .map(|r| Holding {
             name: r.container_name.unwrap_or_default(),
             claim: r.claim,
@@ -132,7 +160,7 @@ fn decide(
     deed: Deed,
 ) -> Result<(Judged, Decision)> {
     let judged = judge(books, claim, before)?;
-    let (steps, message) = advise(books, &judged, before, &claim.amounts)?;
+    let (steps, message) = advise(books, &judged, claim, before, Some(reservation))?;
     let allowed = judged.verdict.allowed();
     let decision = Decision {
         id: deed.decision,
@@ -182,10 +210,11 @@ fn keep_decision(books: &Books<'_>, d: &Decision) -> Result<()> {
 }
 
 fn find(books: &Books<'_>, id: ReservationId) -> Result<Reservation> {
-    let sql = format!("{} WHERE r.id = ?1", rows::RESERVATION);
+    static SQL: LazyLock<String> =
+        LazyLock::new(|| format!("{} WHERE r.id = ?1", rows::RESERVATION));
     rows::one(
         books.connection,
-        &sql,
+        &SQL,
         [id.to_string()],
         rows::reservation,
         "reservation",
@@ -194,10 +223,10 @@ fn find(books: &Books<'_>, id: ReservationId) -> Result<Reservation> {
 }
 
 fn decision(books: &Books<'_>, id: DecisionId) -> Result<Decision> {
-    let sql = format!("{} WHERE d.id = ?1", rows::DECISION);
+    static SQL: LazyLock<String> = LazyLock::new(|| format!("{} WHERE d.id = ?1", rows::DECISION));
     rows::one(
         books.connection,
-        &sql,
+        &SQL,
         [id.to_string()],
         rows::decision,
         "decision",
@@ -228,7 +257,8 @@ fn change(
             rows::json(claim),
             now_ms,
             started
-        ])?;
+        ])
+        .map_err(|e| taken(e, r))?;
     if changed != 1 {
         return Err(StoreError::Conflict(format!(
             "reservation {} changed meanwhile",
@@ -257,10 +287,7 @@ fn record(
 ) -> Result<Reservation> {
     let (before, after) = (r.state.charge(&r.claim), state.charge(claim));
     let changed = change(books, r, state, claim, now_ms)?;
-    let grows = after
-        .checked_sub(&before)
-        .is_none_or(|more| !more.is_zero())
-        && before.checked_sub(&after).is_none();
+    let grows = before.checked_sub(&after).is_none();
     if grows || violations::any_open(books)? {
         follow(books, r, cause, now_ms)?;
     }
@@ -286,6 +313,34 @@ fn check_lease(books: &mut Books<'_>, lease: &HostLease) -> Result<()> {
             host: lease.host.clone(),
         })
     }
+}
+
+/// A reconciler touches only its own host's rows.
+fn check_host(lease: &HostLease, host: &str) -> Result<()> {
+    if lease.host == host {
+        Ok(())
+    } else {
+        Err(StoreError::Invalid(format!(
+            "a container on host {host} cannot be charged by the owner of {}",
+            lease.host
+        )))
+    }
+}
+
+/// Whether another live container of the owner has the name of this reservation.
+fn name_is_taken(books: &Books<'_>, r: &Reservation) -> Result<bool> {
+    let taken = books
+        .connection
+        .prepare_cached(
+            "SELECT EXISTS (SELECT 1 FROM reservation
+             WHERE user_id = ?1 AND container_name = ?2 AND id <> ?3
+               AND state <> 'released' AND state <> 'void')",
+        )?
+        .query_row(
+            params![r.user.to_string(), r.container_name, r.id.to_string()],
+            |row| row.get(0),
+        )?;
+    Ok(taken)
 }
 
 fn claim_of(r: &Reservation, amounts: Amounts) -> Claim {
@@ -346,7 +401,7 @@ impl Store {
     pub fn evaluate(&self, claim: &Claim) -> Result<Evaluation> {
         self.read(|books| {
             let judged = judge(books, claim, &Amounts::ZERO)?;
-            let (remedies, message) = advise(books, &judged, &Amounts::ZERO, &claim.amounts)?;
+            let (remedies, message) = advise(books, &judged, claim, &Amounts::ZERO, None)?;
             Ok(Evaluation {
                 path: judged.path,
                 verdict: judged.verdict,
@@ -404,26 +459,57 @@ impl Store {
     ///
     /// # Errors
     /// `Conflict` when the idempotency key was used for another request or the container name is
-    /// taken, `Busy` after [`ADMISSION_DEADLINE`] (the charge, should it still happen, is voided).
+    /// taken, `Invalid` for an amount beyond [`AMOUNT_MAX`], `Busy` after [`ADMISSION_DEADLINE`]: the
+    /// charge, should it still have happened, is taken back, and the key is free for another try.
     pub async fn reserve(&self, new: NewReservation) -> Result<Admission> {
         let (id, now_ms) = (new.id, new.now_ms);
-        let reserve = self.charge(move |books| reserve(books, &new));
+        for d in Dimension::CHARGED {
+            if new.claim.amounts.get(d) > AMOUNT_MAX {
+                return Err(StoreError::Invalid(format!(
+                    "a claim of {} of {d} is beyond what a ledger holds",
+                    d.show(new.claim.amounts.get(d))
+                )));
+            }
+        }
+        let given_up = Arc::new(AtomicBool::new(false));
+        let late = Arc::clone(&given_up);
+        let reserve = self.charge(move |books| {
+            if late.load(Ordering::Acquire) {
+                return Err(StoreError::Busy);
+            }
+            reserve(books, &new)
+        });
         match tokio::time::timeout(ADMISSION_DEADLINE, reserve).await {
             Ok(admission) => admission,
             Err(_) => {
-                // Behind the reservation in the same queue, so it finds it if it came to be.
-                let store = self.clone();
-                tokio::spawn(async move { store.void(id, now_ms).await });
+                given_up.store(true, Ordering::Release);
+                // Behind the reservation in the same queue, and before any other try of its caller.
+                let taken_back = self.inner.writer.post(false, move |books| {
+                    let r = find(books, id)?;
+                    if r.state == State::Pending {
+                        record(books, &r, State::Void, &r.claim, "given up", now_ms)?;
+                        books
+                            .connection
+                            .prepare_cached("UPDATE reservation SET idem_key = NULL WHERE id = ?1")?
+                            .execute([id.to_string()])?;
+                    }
+                    Ok(())
+                });
+                if taken_back.is_err() {
+                    tracing::warn!(reservation = %id, "an abandoned charge stays until it expires");
+                }
                 Err(StoreError::Busy)
             }
         }
     }
 
     /// Binds a reservation to the container it was made for. A reservation that was voided meanwhile
-    /// is admitted again. Binding the same container twice does nothing.
+    /// is admitted again; one that was released meanwhile stays released. Binding the same container
+    /// twice does nothing.
     ///
     /// # Errors
-    /// `NotFound`, or `Conflict` when it is bound to another container or already released.
+    /// `NotFound`, or `Conflict` when it is bound to another container, or the container to another
+    /// reservation.
     pub async fn commit(
         &self,
         id: ReservationId,
@@ -447,14 +533,15 @@ impl Store {
                     });
                 }
             }
-            if r.state == State::Released {
-                return Err(StoreError::Conflict(format!(
-                    "reservation {id} was released"
-                )));
-            }
-            let admitted = if r.state == State::Void {
-                let claim = claim_of(&r, r.claim);
-                let (judged, decision) = decide(books, "commit", &claim, &Amounts::ZERO, id, deed)?;
+            // One that was adopted was never decided on: it is now, as what it charges already.
+            let admitted = if r.state == State::Void || r.decision.is_none() {
+                let before = r.state.charge(&r.claim);
+                let after = match r.state {
+                    State::Void => r.claim,
+                    _ => before,
+                };
+                let claim = claim_of(&r, after);
+                let (judged, decision) = decide(books, "commit", &claim, &before, id, deed)?;
                 if !judged.verdict.allowed() {
                     return Ok(Admission {
                         decision,
@@ -469,7 +556,12 @@ impl Store {
                 })?;
                 decision(books, id)?
             };
-            let bound = change(books, &r, State::Active, &r.claim, deed.now_ms)?;
+            let state = match r.state {
+                State::Void | State::Pending => State::Active,
+                // Commit after destroy equals release.
+                other => other,
+            };
+            let bound = change(books, &r, state, &r.claim, deed.now_ms)?;
             books
                 .connection
                 .prepare_cached(
@@ -477,12 +569,7 @@ impl Store {
                      WHERE id = ?1",
                 )?
                 .execute(params![id.to_string(), container, admitted.id.to_string()])
-                .map_err(|e| match e.sqlite_error_code() {
-                    Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Conflict(
-                        format!("container {container} is bound to another reservation"),
-                    ),
-                    _ => e.into(),
-                })?;
+                .map_err(|e| conflict(e, id, None, Some(&container)))?;
             let reservation = Reservation {
                 container: Some(container),
                 expires_ms: None,
@@ -632,6 +719,9 @@ impl Store {
                 });
             }
             let resized = change(books, &r, r.state, &amounts, deed.now_ms)?;
+            if violations::any_open(books)? {
+                follow(books, &r, "resized", deed.now_ms)?;
+            }
             Ok(Admission {
                 decision,
                 reservation: Some(resized),
@@ -673,7 +763,7 @@ impl Store {
     ///
     /// # Errors
     /// `NotFound`, `Fenced` when this process no longer owns the host, `Conflict` when it is bound
-    /// to another container.
+    /// to another container, or the container to another reservation, `Invalid` for another host.
     pub async fn bound(
         &self,
         id: ReservationId,
@@ -684,7 +774,8 @@ impl Store {
     ) -> Result<Reservation> {
         self.charge(move |books| {
             check_lease(books, &lease)?;
-            let r = find(books, id)?;
+            let mut r = find(books, id)?;
+            check_host(&lease, &r.host)?;
             if r.container
                 .as_ref()
                 .is_some_and(|bound| *bound != container)
@@ -692,6 +783,14 @@ impl Store {
                 return Err(StoreError::Conflict(format!(
                     "reservation {id} is bound already"
                 )));
+            }
+            if r.state.is_final() && name_is_taken(books, &r)? {
+                // The name went to another container meanwhile; a fact is recorded without it.
+                r.container_name = None;
+                books
+                    .connection
+                    .prepare_cached("UPDATE reservation SET container_name = NULL WHERE id = ?1")?
+                    .execute([id.to_string()])?;
             }
             let r = record(
                 books,
@@ -706,7 +805,8 @@ impl Store {
                 .prepare_cached(
                     "UPDATE reservation SET container_id = ?2, expires_at = NULL WHERE id = ?1",
                 )?
-                .execute(params![id.to_string(), container])?;
+                .execute(params![id.to_string(), container])
+                .map_err(|e| conflict(e, id, None, Some(&container)))?;
             Ok(Reservation {
                 container: Some(container),
                 expires_ms: None,
@@ -719,7 +819,9 @@ impl Store {
     /// Fact: a container that came past Plimsoll is taken under a user's charge.
     ///
     /// # Errors
-    /// `NotFound` for an unknown user, `Conflict` when the container is charged already.
+    /// `NotFound` for an unknown user, `Fenced` when this process no longer owns the host, `Conflict`
+    /// when the container is charged already or its owner has a live one of that name, `Invalid` for
+    /// another host.
     pub async fn adopt(
         &self,
         new: NewReservation,
@@ -729,6 +831,7 @@ impl Store {
     ) -> Result<Reservation> {
         self.charge(move |books| {
             check_lease(books, &lease)?;
+            check_host(&lease, &new.claim.host)?;
             let user = books.user(new.claim.user)?;
             let team = books.team_of(&user, new.claim.team)?;
             insert(books, &new, team.as_ref(), state, None, Some(&container))?;
@@ -752,7 +855,7 @@ impl Store {
                 .connection
                 .prepare_cached("UPDATE reservation SET container_name = ?2 WHERE id = ?1")?
                 .execute(params![id.to_string(), name])
-                .map_err(|e| name_taken(e, &name))?;
+                .map_err(|e| conflict(e, id, Some(&name), None))?;
             if changed == 0 {
                 return Err(StoreError::NotFound {
                     what: "reservation",
@@ -796,9 +899,9 @@ impl Store {
     pub fn by_name(&self, user: UserId, name: &str) -> Result<Option<Reservation>> {
         self.read(|books| {
             let sql = format!(
-                "{} WHERE r.user_id = ?1 AND r.container_name = ?2
-                 AND r.state IN ('pending', 'active', 'stopped')",
-                rows::RESERVATION
+                "{} WHERE r.user_id = ?1 AND r.container_name = ?2 AND {}",
+                rows::RESERVATION,
+                rows::LIVE
             );
             let mut statement = books.connection.prepare_cached(&sql)?;
             Ok(statement
@@ -816,8 +919,9 @@ impl Store {
         self.read(|books| {
             let sql = format!(
                 "{} WHERE r.user_id = ?1 AND substr(r.container_id, 1, length(?2)) = ?2
-                 AND r.state IN ('pending', 'active', 'stopped') LIMIT 2",
-                rows::RESERVATION
+                 AND {} LIMIT 2",
+                rows::RESERVATION,
+                rows::LIVE
             );
             rows::all(
                 books.connection,
@@ -834,14 +938,15 @@ impl Store {
     /// When the ledger cannot be read.
     pub async fn reservations(&self, filter: ReservationFilter) -> Result<Vec<Reservation>> {
         self.read_list(move |books| {
-            let states = if filter.states.is_empty() {
-                vec![State::Pending, State::Active, State::Stopped]
-            } else {
-                filter.states
-            };
-            let marks = vec!["?"; states.len()].join(", ");
-            let mut sql = format!("{} WHERE r.state IN ({marks})", rows::RESERVATION);
-            let mut by: Vec<String> = states.iter().map(|s| s.name().to_owned()).collect();
+            let live = !filter.states.iter().any(|s| s.is_final());
+            let mut sql = format!("{} WHERE ", rows::RESERVATION);
+            sql.push_str(if live { rows::LIVE } else { "TRUE" });
+            if !filter.states.is_empty() {
+                let names = filter.states.iter().map(|s| format!("'{}'", s.name()));
+                let names = names.collect::<Vec<_>>().join(", ");
+                sql.push_str(&format!(" AND r.state IN ({names})"));
+            }
+            let mut by: Vec<String> = Vec::new();
             let columns = [
                 ("r.user_id", filter.user.map(|u| u.to_string())),
                 ("r.team_id", filter.team.map(|t| t.to_string())),
@@ -893,14 +998,43 @@ impl Store {
     }
 }
 
-fn name_taken(error: rusqlite::Error, name: &str) -> StoreError {
-    match error.sqlite_error_code() {
-        Some(rusqlite::ErrorCode::ConstraintViolation) => StoreError::Conflict(format!(
-            "the container name \"/{name}\" is already in use: remove (or rename) that container \
-             to be able to reuse that name"
-        )),
-        _ => error.into(),
+/// Which of a reservation's unique columns another one has already.
+fn taken(error: rusqlite::Error, r: &Reservation) -> StoreError {
+    conflict(
+        error,
+        r.id,
+        r.container_name.as_deref(),
+        r.container.as_deref(),
+    )
+}
+
+fn conflict(
+    error: rusqlite::Error,
+    id: ReservationId,
+    name: Option<&str>,
+    container: Option<&str>,
+) -> StoreError {
+    if error.sqlite_error_code() != Some(rusqlite::ErrorCode::ConstraintViolation) {
+        return error.into();
     }
+    // SQLite names the columns of the index: "UNIQUE constraint failed: reservation.host, ...".
+    let columns = error.to_string();
+    StoreError::Conflict(if columns.contains("container_name") {
+        format!(
+            "the container name \"/{}\" is already in use: remove (or rename) that container \
+             to be able to reuse that name",
+            name.unwrap_or_default()
+        )
+    } else if columns.contains("container_id") {
+        format!(
+            "container {} is bound to another reservation",
+            container.unwrap_or_default()
+        )
+    } else if columns.contains("reservation.id") {
+        format!("reservation {id} exists")
+    } else {
+        return error.into();
+    })
 }
 
 fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
@@ -1029,7 +1163,7 @@ fn insert(
             container.is_none().then_some(new.expires_ms),
             new.now_ms
         ])
-        .map_err(|e| name_taken(e, name.unwrap_or_default()))?;
+        .map_err(|e| conflict(e, new.id, name, container))?;
     Ok(())
 }
 
@@ -1037,10 +1171,7 @@ fn insert(
 pub(crate) fn balance_differences(books: &mut Books<'_>) -> Result<Vec<String>> {
     let mut expected: std::collections::BTreeMap<String, Amounts> =
         std::collections::BTreeMap::new();
-    let live = format!(
-        "{} WHERE r.state IN ('pending', 'active', 'stopped')",
-        rows::RESERVATION
-    );
+    let live = format!("{} WHERE {}", rows::RESERVATION, rows::LIVE);
     for r in rows::all(books.connection, &live, [], rows::reservation)? {
         let charge = r.state.charge(&r.claim);
         let mut keys = vec![key::SYSTEM.to_owned(), key::host(&r.host)];

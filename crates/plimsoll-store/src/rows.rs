@@ -152,6 +152,10 @@ pub(crate) const RESERVATION: &str = "SELECT r.id, r.host, r.user_id, coalesce(u
      r.created_at, r.changed_at, r.started_at, r.decision_id \
      FROM reservation r LEFT JOIN user u ON u.id = r.user_id LEFT JOIN team t ON t.id = r.team_id";
 
+/// The reservations that charge something or may do so again: the words of the partial indexes.
+/// `r` is the reservation.
+pub(crate) const LIVE: &str = "r.state <> 'released' AND r.state <> 'void'";
+
 pub(crate) fn reservation(row: &Row<'_>) -> rusqlite::Result<Reservation> {
     Ok(Reservation {
         id: ReservationId(uuid(row, 0)?),

@@ -1,7 +1,8 @@
 //! Violations: opened when a limit is exceeded, followed while it is, closed when it no longer is.
 
-use plimsoll_core::admit::{Level, LevelKind, Owner};
-use plimsoll_core::{Dimension, Path};
+use plimsoll_core::admit::{Level, LevelKind, Owner, TeamPath};
+use plimsoll_core::quota::Mode;
+use plimsoll_core::{Amounts, Dimension, Limit, Limits, Path};
 use rusqlite::params;
 use uuid::Uuid;
 
@@ -36,12 +37,11 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
                 "INSERT INTO violation (id, kind, level, entity_id, name, dimension, most, current,
                                         peak, cause, opened_at, updated_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10, ?10)
-                 ON CONFLICT (kind, level, entity_id, dimension) WHERE closed_at IS NULL
+                 ON CONFLICT (kind, level, entity_id, name, dimension) WHERE closed_at IS NULL
                  DO UPDATE SET current = ?8, peak = max(peak, ?8), most = ?7, updated_at = ?10",
             )?
             .execute(params![
-                // Derived, not random: what opens and when is the violation.
-                Uuid::new_v8(violation_bytes(watch, now_ms)).to_string(),
+                next_id(books, now_ms)?.to_string(),
                 watch.kind.name(),
                 watch.level,
                 entity,
@@ -58,7 +58,7 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
             .prepare_cached(
                 "UPDATE violation SET closed_at = ?5, updated_at = ?5, current = ?6
                  WHERE kind = ?1 AND level = ?2 AND entity_id = ?3 AND dimension = ?4
-                   AND closed_at IS NULL",
+                   AND name = ?7 AND closed_at IS NULL",
             )?
             .execute(params![
                 watch.kind.name(),
@@ -66,73 +66,110 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
                 entity,
                 watch.dimension.name(),
                 now_ms,
-                current
+                current,
+                watch.name
             ])?;
     }
     Ok(())
 }
 
-/// Bytes that differ for every violation: time first, so that ids sort by it, then what and whose.
-fn violation_bytes(watch: &Watch<'_>, now_ms: i64) -> [u8; 16] {
+/// An id for the next violation: the time first, so that ids sort by it, then its place in the table,
+/// so that one that closes and opens again within a millisecond is another one.
+fn next_id(books: &Books<'_>, now_ms: i64) -> Result<Uuid> {
+    let place: i64 = books
+        .connection
+        .prepare_cached("SELECT coalesce(max(rowid), 0) + 1 FROM violation")?
+        .query_row([], |row| row.get(0))?;
     let mut bytes = [0; 16];
     bytes[..6].copy_from_slice(&now_ms.to_be_bytes()[2..]);
-    bytes[6] = watch.kind as u8;
-    bytes[7] = watch.dimension as u8;
-    bytes[9..].copy_from_slice(&watch.entity.as_bytes()[9..]);
-    bytes[8] = watch
-        .level
-        .bytes()
-        .fold(0, |sum, b| sum.wrapping_mul(31).wrapping_add(b));
-    bytes
+    bytes[8..].copy_from_slice(&place.to_be_bytes());
+    Ok(Uuid::new_v8(bytes))
+}
+
+/// Ends whatever is open against an entity that is gone.
+pub(crate) fn close_all(books: &Books<'_>, entity: Uuid, now_ms: i64) -> Result<()> {
+    books
+        .connection
+        .prepare_cached(
+            "UPDATE violation SET closed_at = ?2, updated_at = ?2
+             WHERE entity_id = ?1 AND closed_at IS NULL",
+        )?
+        .execute(params![entity.to_string(), now_ms])?;
+    Ok(())
+}
+
+/// Holds what is charged at one level against `limits` of it. A level that is off is over nothing.
+fn follow_level(
+    books: &Books<'_>,
+    kind: LevelKind,
+    level: &Level,
+    (limits, charged): (&Limits, &Amounts),
+    cause: &str,
+    now_ms: i64,
+) -> Result<()> {
+    let open: Vec<String> = rows::all(
+        books.connection,
+        "SELECT dimension FROM violation
+         WHERE kind = 'reserved' AND level = ?1 AND entity_id = ?2 AND name = ?3
+           AND closed_at IS NULL",
+        params![kind.name(), level.entity.to_string(), level.name],
+        |row| row.get(0),
+    )?;
+    for d in Dimension::CHARGED {
+        let limit = match level.mode {
+            Mode::Off => Limit::Unlimited,
+            Mode::Enforce | Mode::Shadow => limits[d].times_permille(level.overcommit_permille),
+        };
+        if limit.allows(charged.get(d)) && !open.iter().any(|name| name == d.name()) {
+            continue;
+        }
+        let watch = Watch {
+            kind: ViolationKind::Reserved,
+            level: kind.name(),
+            entity: level.entity,
+            name: &level.name,
+            dimension: d,
+            limit: limit.at_most(),
+            current: charged.get(d),
+            cause,
+        };
+        follow(books, &watch, now_ms)?;
+    }
+    Ok(())
+}
+
+/// Holds what is charged at one level against its limits.
+pub(crate) fn follow_whole(
+    books: &Books<'_>,
+    kind: LevelKind,
+    level: &Level,
+    cause: &str,
+    now_ms: i64,
+) -> Result<()> {
+    let whole = (&level.limits, &level.reserved);
+    follow_level(books, kind, level, whole, cause, now_ms)
+}
+
+/// Holds a team's limit and its pool against what is charged.
+pub(crate) fn follow_team(
+    books: &Books<'_>,
+    place: &TeamPath,
+    cause: &str,
+    now_ms: i64,
+) -> Result<()> {
+    follow_whole(books, LevelKind::Team, &place.team, cause, now_ms)?;
+    let pool = (&place.pool, &place.overflow);
+    follow_level(books, LevelKind::Pool, &place.team, pool, cause, now_ms)
 }
 
 /// Holds every level of `path` against what is charged there.
 pub(crate) fn follow_path(books: &Books<'_>, path: &Path, cause: &str, now_ms: i64) -> Result<()> {
-    let mut levels: Vec<(LevelKind, &Level)> = vec![
-        (LevelKind::Host, &path.host),
-        (LevelKind::System, &path.system),
-    ];
+    follow_whole(books, LevelKind::Host, &path.host, cause, now_ms)?;
+    follow_whole(books, LevelKind::System, &path.system, cause, now_ms)?;
     match &path.owner {
-        Owner::User(user) => levels.push((LevelKind::User, user)),
-        Owner::Team(place) => levels.push((LevelKind::Team, &place.team)),
+        Owner::User(user) => follow_whole(books, LevelKind::User, user, cause, now_ms),
+        Owner::Team(place) => follow_team(books, place, cause, now_ms),
     }
-    for (kind, level) in levels {
-        for d in Dimension::CHARGED {
-            let limit = level.limits[d]
-                .times_permille(level.overcommit_permille)
-                .at_most();
-            let watch = Watch {
-                kind: ViolationKind::Reserved,
-                level: kind.name(),
-                entity: level.entity,
-                name: &level.name,
-                dimension: d,
-                limit,
-                current: level.reserved.get(d),
-                cause,
-            };
-            follow(books, &watch, now_ms)?;
-        }
-    }
-    if let Owner::Team(place) = &path.owner {
-        for d in Dimension::CHARGED {
-            let limit = place.pool[d]
-                .times_permille(place.team.overcommit_permille)
-                .at_most();
-            let watch = Watch {
-                kind: ViolationKind::Reserved,
-                level: LevelKind::Pool.name(),
-                entity: place.team.entity,
-                name: &place.team.name,
-                dimension: d,
-                limit,
-                current: place.overflow.get(d),
-                cause,
-            };
-            follow(books, &watch, now_ms)?;
-        }
-    }
-    Ok(())
 }
 
 /// Whether any violation is open: releases look only then.

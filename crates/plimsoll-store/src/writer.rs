@@ -2,7 +2,8 @@
 //! after its commit, so a hundred admissions cost one fsync.
 //!
 //! A job that fails is rolled back to its own savepoint and takes nobody else with it. When the
-//! commit itself fails, every job of the batch is told so and nothing of it happened.
+//! transaction itself fails, every job of the batch is told so and nothing of it happened; a job that
+//! was never begun is told the same, and is not run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
@@ -10,7 +11,7 @@ use std::thread::JoinHandle;
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
-use crate::books::Books;
+use crate::books::{Books, Cache};
 use crate::error::{Result, StoreError};
 
 /// At most this many jobs share one transaction.
@@ -19,8 +20,45 @@ const BATCH_MAX: usize = 1024;
 /// At most this many jobs wait; beyond it callers are told to come back.
 const QUEUE_MAX: usize = 16 * 1024;
 
-type Answer = Box<dyn FnOnce(Result<(), String>) + Send>;
-type Run = Box<dyn FnOnce(&mut Books<'_>) -> (bool, Answer) + Send>;
+/// Why a transaction failed as a whole. [`StoreError`] cannot be cloned for a whole batch.
+#[derive(Clone)]
+enum Failure {
+    DiskFull,
+    Busy,
+    Other(String),
+}
+
+impl From<rusqlite::Error> for Failure {
+    fn from(error: rusqlite::Error) -> Self {
+        match StoreError::from(error) {
+            StoreError::DiskFull => Self::DiskFull,
+            StoreError::Busy => Self::Busy,
+            StoreError::Sqlite(error) => Self::Other(format!("the transaction failed: {error}")),
+            error => Self::Other(error.to_string()),
+        }
+    }
+}
+
+impl From<Failure> for StoreError {
+    fn from(failure: Failure) -> Self {
+        match failure {
+            Failure::DiskFull => Self::DiskFull,
+            Failure::Busy => Self::Busy,
+            Failure::Other(why) => Self::Aborted(why),
+        }
+    }
+}
+
+/// How a job went, as far as its transaction is concerned.
+enum Ran {
+    Kept,
+    Undone,
+    DiskFull,
+}
+
+type Answer = Box<dyn FnOnce(Result<(), Failure>) + Send>;
+/// Run with books, or without them when there is no transaction to run it in.
+type Run = Box<dyn FnOnce(Option<&mut Books<'_>>) -> (Ran, Answer) + Send>;
 
 struct Job {
     /// The job reads or writes balances by SQL, or changes what the books keep in memory: it gets
@@ -29,20 +67,33 @@ struct Job {
     run: Run,
 }
 
-/// Handle to the writer thread. Dropping the last one ends it.
-#[derive(Clone)]
+/// Handle to the writer thread. Dropping it ends the thread, after the jobs that wait already.
 pub(crate) struct Writer {
-    queue: mpsc::Sender<Job>,
+    queue: Option<mpsc::Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        drop(self.queue.take());
+        // Whoever opens the directory next must not meet this connection.
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Writer {
     /// Starts the thread over `connection`.
-    pub(crate) fn start(connection: Connection) -> std::io::Result<(Self, JoinHandle<()>)> {
+    pub(crate) fn start(connection: Connection) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name("ledger".into())
             .spawn(move || write_loop(&connection, jobs))?;
-        Ok((Self { queue }, thread))
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
     }
 
     /// Runs `job` in the next transaction and returns once it is durable.
@@ -51,50 +102,71 @@ impl Writer {
         T: Send + 'static,
         F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
     {
+        self.post(alone, job)?
+            .await
+            .map_err(|_| StoreError::Stopped)?
+    }
+
+    /// Queues `job` behind everything queued before and returns where its answer will be.
+    pub(crate) fn post<T, F>(&self, alone: bool, job: F) -> Result<oneshot::Receiver<Result<T>>>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
         let (answer, answered) = oneshot::channel();
         let run: Run = Box::new(move |books| {
-            let outcome = catch_unwind(AssertUnwindSafe(|| job(books))).unwrap_or_else(|_| {
-                Err(StoreError::Aborted(
-                    "the write panicked; the log has the details".into(),
-                ))
+            let outcome = books.map(|books| {
+                catch_unwind(AssertUnwindSafe(|| job(books))).unwrap_or_else(|_| {
+                    Err(StoreError::Aborted(
+                        "the write panicked; the log has the details".into(),
+                    ))
+                })
             });
-            let keep = outcome.is_ok();
+            let ran = match &outcome {
+                Some(Ok(_)) => Ran::Kept,
+                Some(Err(StoreError::DiskFull)) => Ran::DiskFull,
+                Some(Err(_)) | None => Ran::Undone,
+            };
             let finish: Answer = Box::new(move |committed| {
                 let outcome = match (outcome, committed) {
-                    (Ok(_), Err(why)) if why == DISK_FULL => Err(StoreError::DiskFull),
-                    (Ok(_), Err(why)) => Err(StoreError::Aborted(why)),
-                    (outcome, _) => outcome,
+                    (Some(Ok(_)) | None, Err(why)) => Err(why.into()),
+                    (Some(outcome), _) => outcome,
+                    (None, Ok(())) => Err(StoreError::Stopped),
                 };
                 // A caller that gave up is not an error; what it asked for is in the ledger.
                 let _ = answer.send(outcome);
             });
-            (keep, finish)
+            (ran, finish)
         });
-        self.queue
-            .try_send(Job { alone, run })
-            .map_err(|e| match e {
-                mpsc::error::TrySendError::Full(_) => StoreError::Busy,
-                mpsc::error::TrySendError::Closed(_) => StoreError::Stopped,
-            })?;
-        answered.await.map_err(|_| StoreError::Stopped)?
+        let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
+        queue.try_send(Job { alone, run }).map_err(|e| match e {
+            mpsc::error::TrySendError::Full(_) => StoreError::Busy,
+            mpsc::error::TrySendError::Closed(_) => StoreError::Stopped,
+        })?;
+        Ok(answered)
     }
 }
 
-const DISK_FULL: &str = "disk full";
-
 fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
+    let mut cache = Cache::default();
     while let Some(first) = jobs.blocking_recv() {
         let mut answers = Vec::new();
-        let committed = write_batch(connection, first, &mut jobs, &mut answers);
-        let committed = committed.map_err(|error| match StoreError::from(error) {
-            StoreError::DiskFull => DISK_FULL.to_owned(),
-            error => {
-                tracing::error!(%error, "a ledger transaction failed");
-                format!("the transaction failed: {error}")
+        let mut next = Some(first);
+        let mut books = Books::with(connection, std::mem::take(&mut cache));
+        let committed = write_batch(&mut books, &mut next, &mut jobs, &mut answers);
+        if let Err(failure) = &committed {
+            // What the books hold is of a transaction that never was.
+            if !connection.is_autocommit() {
+                let _ = connection.execute_batch("ROLLBACK");
             }
-        });
-        if committed.is_err() && !connection.is_autocommit() {
-            let _ = connection.execute_batch("ROLLBACK");
+            if let Some(job) = next {
+                answers.push((job.run)(None).1);
+            }
+            if let Failure::Other(why) = failure {
+                tracing::error!(why, "a ledger transaction failed");
+            }
+        } else {
+            cache = books.into_cache();
         }
         for answer in answers {
             answer(committed.clone());
@@ -102,60 +174,49 @@ fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
     }
 }
 
+/// Runs `next` and what waits behind it in one transaction. A job stays in `next` until it is run.
 fn write_batch(
-    connection: &Connection,
-    first: Job,
+    books: &mut Books<'_>,
+    next: &mut Option<Job>,
     jobs: &mut mpsc::Receiver<Job>,
     answers: &mut Vec<Answer>,
-) -> rusqlite::Result<()> {
+) -> Result<(), Failure> {
+    let connection = books.connection;
     let run = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
-    let mut next = Some(first);
-    let began = run("BEGIN IMMEDIATE");
-    if let Err(error) = began {
-        // Nothing can be written: answer the job at hand with the reason.
-        let mut books = Books::new(connection);
-        if let Some(job) = next {
-            answers.push((job.run)(&mut books).1);
-        }
-        return Err(error);
-    }
-    let mut books = Books::new(connection);
-    while let Some(job) = next {
-        if job.alone {
+    run("BEGIN IMMEDIATE")?;
+    books.refresh()?;
+    while let Some(alone) = next.as_ref().map(|job| job.alone) {
+        if alone {
             books.flush()?;
             books.forget();
         }
         run("SAVEPOINT job")?;
-        let (mut keep, answer) = (job.run)(&mut books);
-        let mut failed = None;
-        if keep && job.alone {
-            failed = books.flush().err();
-            keep = failed.is_none();
-        }
+        let Some(job) = next.take() else { break };
+        let (ran, answer) = (job.run)(Some(&mut *books));
         answers.push(answer);
-        if let Some(error) = failed {
-            return Err(error);
-        }
-        if keep {
-            books.keep();
-        } else {
-            run("ROLLBACK TO job")?;
-            if job.alone {
+        match ran {
+            Ran::Kept if alone => {
+                books.flush()?;
                 books.forget();
-            } else {
-                books.undo();
+            }
+            Ran::Kept => books.keep(),
+            // SQLite ends the whole transaction where it cannot undo one statement alone.
+            Ran::DiskFull if connection.is_autocommit() => return Err(Failure::DiskFull),
+            Ran::Undone | Ran::DiskFull => {
+                run("ROLLBACK TO job")?;
+                if alone {
+                    books.forget();
+                } else {
+                    books.undo();
+                }
             }
         }
-        if job.alone && keep {
-            books.forget();
-        }
         run("RELEASE job")?;
-        next = if answers.len() < BATCH_MAX {
-            jobs.try_recv().ok()
-        } else {
-            None
-        };
+        if answers.len() < BATCH_MAX {
+            *next = jobs.try_recv().ok();
+        }
     }
     books.flush()?;
-    run("COMMIT")
+    run("COMMIT")?;
+    Ok(())
 }

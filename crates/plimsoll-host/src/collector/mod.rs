@@ -213,8 +213,8 @@ impl<K: Eq + Hash + Clone> Collector<K> {
         entry
     }
 
-    /// Where busy cgroups had to open files for one reading, closes as many of idle ones for the
-    /// next.
+    /// Where files had to be opened for one reading that the next cycle will want again, closes as
+    /// many that it will not: those of idle cgroups, but for their CPU counters.
     fn lend_descriptors(&mut self) {
         let mut wanted = self.reader.starved;
         for entry in &mut self.entries {
@@ -247,20 +247,30 @@ impl<K> Entry<K> {
 }
 
 /// Raises this process's limit on open files to `wanted`, or as far as it may, and returns the
-/// limit that now holds. Never lowers it.
+/// limit that now holds. Never lowers it. A privileged process may pass its hard limit, up to the
+/// kernel's `fs.nr_open`.
 ///
 /// # Errors
 /// The kernel's error when it refuses although the hard limit allows it.
 pub fn raise_descriptor_limit(wanted: u64) -> io::Result<u64> {
     let Rlimit { current, maximum } = getrlimit(Resource::Nofile);
     // `None` is no limit.
-    let Some(current) = current else {
-        return Ok(u64::MAX);
+    let Some(current) = current.filter(|&current| current < wanted) else {
+        return Ok(current.unwrap_or(u64::MAX));
     };
-    let reachable = maximum.map_or(wanted, |maximum| wanted.min(maximum));
-    if reachable <= current {
-        return Ok(current);
+    if let Some(hard) = maximum.filter(|&hard| hard < wanted) {
+        let beyond = Rlimit {
+            current: Some(wanted),
+            maximum: Some(wanted),
+        };
+        if setrlimit(Resource::Nofile, beyond).is_ok() {
+            return Ok(wanted);
+        }
+        if hard <= current {
+            return Ok(current);
+        }
     }
+    let reachable = maximum.map_or(wanted, |hard| wanted.min(hard));
     setrlimit(
         Resource::Nofile,
         Rlimit {

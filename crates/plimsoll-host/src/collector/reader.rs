@@ -27,7 +27,8 @@ pub(super) struct Reader {
     open_max: usize,
     /// Files opened in this cycle.
     pub(super) opened: usize,
-    /// Of those, the ones not kept because the bound was reached, for cgroups that were busy.
+    /// Of those, the ones not kept because the bound was reached, where the next cycle will want
+    /// them again.
     pub(super) starved: usize,
     pub(super) failed: usize,
 }
@@ -55,7 +56,7 @@ impl Reader {
         &mut self,
         slot: &mut Slot,
         path: impl FnOnce() -> PathBuf,
-        is_idle: bool,
+        is_wanted_again: bool,
     ) -> Result<Option<&[u8]>, Gone> {
         let transient;
         let fd = match slot {
@@ -84,7 +85,7 @@ impl Reader {
                     };
                     &*fd
                 } else {
-                    self.starved += usize::from(!is_idle);
+                    self.starved += usize::from(is_wanted_again);
                     transient = fd;
                     &transient
                 }
@@ -190,7 +191,9 @@ impl Files {
         }
         let dirs = &self.dirs;
         let path = || Self::path(dirs, file).expect("looked at before");
-        let text = reader.read(&mut self.slots[at], path, is_idle)?;
+        // The CPU counter is read in every cycle, the others while the cgroup is busy.
+        let is_wanted_again = file == File::Cpu || !is_idle;
+        let text = reader.read(&mut self.slots[at], path, is_wanted_again)?;
         self.absent[at] = text.is_none();
         Ok(text.and_then(parse))
     }

@@ -321,6 +321,32 @@ fn descriptors_stay_within_the_bound_and_move_to_those_who_work() {
 }
 
 #[test]
+fn cpu_counters_have_the_first_claim_on_descriptors() {
+    let dir = tempfile::tempdir().unwrap();
+    // Enough for every CPU counter, and for hardly more.
+    let mut collector = Collector::new(Settings {
+        detail_every: 1_000,
+        descriptors_max: 10,
+    });
+    for key in 0..9 {
+        collector.watch(key, v1(&dir, &key.to_string()));
+    }
+    cycle(&mut collector, 1);
+    assert_eq!(
+        cycle(&mut collector, 2).0.opened,
+        9 - 2,
+        "the first two hold all there are"
+    );
+    assert_eq!(
+        cycle(&mut collector, 3).0.opened,
+        9 - 2,
+        "what those two gave back is taken"
+    );
+    assert_eq!(cycle(&mut collector, 4).0.opened, 0);
+    assert_eq!(collector.descriptors(), 10, "the bound is used in full");
+}
+
+#[test]
 fn watching_again_starts_anew() {
     let dir = tempfile::tempdir().unwrap();
     let mut collector = Collector::new(settings(10));

@@ -1,4 +1,4 @@
-//! The HTTP API. One file a resource; [`routes::all`] is the one list of routes, from which both the
+//! The HTTP API. One file a resource; `routes::all` is the one list of routes, from which both the
 //! router and the OpenAPI document are made.
 
 mod audit;

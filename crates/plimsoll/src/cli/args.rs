@@ -292,10 +292,7 @@ pub(super) enum TeamRole {
 
 /// `team ...`
 #[derive(Debug, Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one, for the life of the process"
-)]
+#[expect(clippy::large_enum_variant, reason = "parsed once a process")]
 pub(super) enum TeamCommand {
     /// Add a team. It has nothing to give until it gets members or a quota.
     Add {
@@ -448,10 +445,7 @@ pub(super) enum Expiry {
 
 /// `quota ...`
 #[derive(Debug, Subcommand)]
-#[expect(
-    clippy::large_enum_variant,
-    reason = "there is one, for the life of the process"
-)]
+#[expect(clippy::large_enum_variant, reason = "parsed once a process")]
 pub(super) enum QuotaCommand {
     /// Show a quota: yours, or the one named.
     Show(Who),

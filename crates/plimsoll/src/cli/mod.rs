@@ -1,8 +1,8 @@
 //! The command line: everything a person at a terminal or in a script asks of Plimsoll.
 //!
 //! Commands about people, quotas and use are clients of the HTTP API and decide nothing themselves.
-//! `serve`, `doctor`, `install` and `caps` work on this host. Each command gives an [`Answer`]: JSON for
-//! programs, text for people. Exit codes are in [`Exit`], and in `docs/cli.md`.
+//! `serve`, `doctor`, `install` and `caps` work on this host. Each command gives an `Answer`: JSON for
+//! programs, text for people. Exit codes are in `Exit`, and in `docs/cli.md`.
 
 mod args;
 

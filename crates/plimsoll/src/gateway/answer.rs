@@ -65,8 +65,11 @@ pub(super) fn relayed(response: Response<EngineBody>) -> Response<Body> {
 }
 
 /// Reads a JSON body. The Content-Type is pinned, because the engine accepts forms, too.
-pub(super) async fn read_json(headers: &HeaderMap, body: Incoming) -> Result<Bytes, Refused> {
-    let bytes = read_bounded(body, JSON_MAX).await?;
+pub(super) fn read_json(
+    headers: &HeaderMap,
+    body: Result<Bytes, Refused>,
+) -> Result<Bytes, Refused> {
+    let bytes = body?;
     let declared = headers.get(CONTENT_TYPE).map(|v| v.to_str().unwrap_or("?"));
     let essence = declared.map(|v| {
         v.split(';')
@@ -89,8 +92,8 @@ pub(super) async fn read_json(headers: &HeaderMap, body: Incoming) -> Result<Byt
 }
 
 /// Reads the body of a request that has none; `{}` counts as none.
-pub(super) async fn read_nothing(body: Incoming) -> Result<(), Refused> {
-    let bytes = read_bounded(body, JSON_MAX).await?;
+pub(super) fn read_nothing(body: Result<Bytes, Refused>) -> Result<(), Refused> {
+    let bytes = body?;
     match bytes.trim_ascii() {
         b"" | b"{}" | b"null" => Ok(()),
         _ => Err(Refused::bad(
@@ -100,10 +103,11 @@ pub(super) async fn read_nothing(body: Incoming) -> Result<(), Refused> {
     }
 }
 
-async fn read_bounded(body: Incoming, most: usize) -> Result<Bytes, Refused> {
-    match Limited::new(body, most).collect().await {
+/// Reads a request's body whole, within [`JSON_MAX`].
+pub(super) async fn read_bounded(body: Incoming) -> Result<Bytes, Refused> {
+    match Limited::new(body, JSON_MAX).collect().await {
         Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refused::TooLarge { most }),
+        Err(error) if error.is::<LengthLimitError>() => Err(Refused::TooLarge { most: JSON_MAX }),
         Err(error) => Err(Refused::bad("body", format!("cannot be read: {error}"))),
     }
 }

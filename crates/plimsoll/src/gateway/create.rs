@@ -50,7 +50,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         Some(name) => container_name(&name)?.to_owned(),
         None => free_name(&call.app, &call.user)?,
     };
-    let body = answer::read_json(&call.headers, call.body).await?;
+    let body = answer::read_json(&call.headers, call.body)?;
     let request = CreateRequest::parse(&body)?;
     let (app, user) = (call.app, call.user);
     let image = app

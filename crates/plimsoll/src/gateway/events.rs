@@ -3,12 +3,15 @@
 use http::{Method, Response};
 use plimsoll_host::engine::empty;
 use plimsoll_host::request::query::QueryBuilder;
+use plimsoll_store::{Reservation, User};
 use serde_json::{Value, json};
 
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
 use super::{names, resolve, stream, view};
+use crate::labels;
+use crate::state::App;
 
 pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
     let (since, until) = (call.query.str("since"), call.query.str("until"));
@@ -44,21 +47,32 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
             return None;
         }
         let id = event["Actor"]["ID"].as_str()?.to_owned();
-        let reservation = resolve::by_id(&app, &user, &id).ok().flatten()?;
+        let reservation = resolve::by_id(&app, &user, &id).ok().flatten();
+        let reservation = reservation.or_else(|| being_created(&app, &user, &event))?;
         let prefix = names::in_engine(&user.name, user.id, "");
-        Some(show(
-            event,
-            &prefix,
-            &names::shown(&reservation),
-            reservation.image.as_deref(),
-        ))
+        Some(show(event, &prefix, &reservation))
     }))
 }
 
-fn show(mut event: Value, prefix: &str, name: &str, image: Option<&str>) -> Value {
+/// The caller's reservation of a container whose `create` event comes before its commit. The label
+/// names it; the ledger must know it as theirs, unbound and of this very name.
+fn being_created(app: &App, user: &User, event: &Value) -> Option<Reservation> {
+    let attributes = &event["Actor"]["Attributes"];
+    let id = attributes[labels::RESERVATION].as_str()?.parse().ok()?;
+    let reservation = app.store.reservation(id).ok()?;
+    let theirs = reservation.user == user.id && reservation.container.is_none();
+    (theirs && attributes["name"].as_str() == Some(&names::of(&reservation))).then_some(reservation)
+}
+
+fn show(mut event: Value, prefix: &str, reservation: &Reservation) -> Value {
     names::clean_labels(&mut event["Actor"]["Attributes"]);
+    // The name it had then; a later rename does not rewrite the past.
+    let then = event["Actor"]["Attributes"]["name"]
+        .as_str()
+        .and_then(|n| n.strip_prefix(prefix));
+    let name = then.map_or_else(|| names::shown(reservation), str::to_owned);
     event["Actor"]["Attributes"]["name"] = json!(name);
-    if let Some(image) = image {
+    if let Some(image) = &reservation.image {
         event["Actor"]["Attributes"]["image"] = json!(image);
         if event.get("from").is_some() {
             event["from"] = json!(image);

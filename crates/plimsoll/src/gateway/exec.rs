@@ -18,7 +18,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
     call.query.finish()?;
-    let body = answer::read_json(&call.headers, call.body).await?;
+    let body = answer::read_json(&call.headers, call.body)?;
     let request = ExecRequest::parse(&body)?;
     let path = format!("/containers/{}/exec", owned.id);
     let headers = [(CONTENT_TYPE, "application/json")];
@@ -40,7 +40,7 @@ pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>
 pub(super) async fn start(call: Call, id: &str) -> Result<Response<Body>, Refused> {
     own(&call, id).await?;
     call.query.finish()?;
-    let body = answer::read_json(&call.headers, call.body).await?;
+    let body = answer::read_json(&call.headers, call.body)?;
     let request = ExecStart::parse(&body)?;
     let path = format!("/exec/{id}/start");
     let body = request.body().to_string();
@@ -66,7 +66,7 @@ pub(super) async fn resize(mut call: Call, id: &str) -> Result<Response<Body>, R
     own(&call, id).await?;
     let query = lifecycle::size_query(&mut call.query)?;
     call.query.finish()?;
-    answer::read_nothing(call.body).await?;
+    answer::read_nothing(call.body)?;
     let path = format!("/exec/{id}/resize{query}");
     let sent = call
         .app

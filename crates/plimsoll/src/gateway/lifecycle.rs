@@ -114,7 +114,7 @@ pub(super) async fn resize(mut call: Call, reference: &str) -> Result<Response<B
     let owned = resolve::container(&call.app, &call.user, reference)?;
     let query = size_query(&mut call.query)?;
     call.query.finish()?;
-    answer::read_nothing(call.body).await?;
+    answer::read_nothing(call.body)?;
     let path = format!("/containers/{}/resize{query}", owned.id);
     let sent = call
         .app
@@ -134,7 +134,7 @@ pub(super) async fn rename(mut call: Call, reference: &str) -> Result<Response<B
     let owned = resolve::container(&call.app, &call.user, reference)?;
     let name = call.query.str("name").unwrap_or_default();
     call.query.finish()?;
-    answer::read_nothing(call.body).await?;
+    answer::read_nothing(call.body)?;
     let name = container_name(&name)?.to_owned();
     let app = &call.app;
     let _held = app.container_locks.lock(&owned.id).await;
@@ -171,7 +171,7 @@ async fn acted(
     timeout: Option<Duration>,
 ) -> Result<Response<Body>, Refused> {
     call.query.finish()?;
-    answer::read_nothing(call.body).await?;
+    answer::read_nothing(call.body)?;
     let path = format!("/containers/{}{rest}", owned.id);
     let app = call.app;
     let sent = app
@@ -209,7 +209,7 @@ pub(super) async fn wait(mut call: Call, reference: &str) -> Result<Response<Bod
     let owned = resolve::container(&call.app, &call.user, reference)?;
     let condition = call.query.str("condition");
     call.query.finish()?;
-    answer::read_nothing(call.body).await?;
+    answer::read_nothing(call.body)?;
     if let Some(condition) = &condition
         && !matches!(condition.as_str(), "not-running" | "next-exit" | "removed")
     {

@@ -1,7 +1,7 @@
 //! The Docker API with a load line.
 //!
 //! Parse, judge, re-serialise, default deny: a request is taken apart, what it means is judged, and
-//! the engine is sent only what Plimsoll wrote itself. A route that is not named in [`route`] is
+//! the engine is sent only what Plimsoll wrote itself. A route that is not named in `route` is
 //! refused. Ownership is read from the ledger; labels are a hint and never proof.
 
 mod answer;

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
@@ -23,7 +24,9 @@ pub(super) struct Call {
     pub(super) user: User,
     pub(super) headers: HeaderMap,
     pub(super) query: Query,
-    pub(super) body: Incoming,
+    /// Read before anything is decided: a client that is refused in the middle of sending sees a broken
+    /// pipe in place of the reason.
+    pub(super) body: Result<Bytes, Refused>,
     pub(super) upgrade: OnUpgrade,
 }
 
@@ -74,18 +77,19 @@ async fn dispatch(
     peer: &Peer,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refused> {
-    let path = RequestPath::parse(request.uri().path())?;
+    let upgrade = hyper::upgrade::on(&mut request);
+    let (head, body) = request.into_parts();
+    let body = answer::read_bounded(body).await;
+    let path = RequestPath::parse(head.uri.path())?;
     let parts = path.parts();
-    let method = request.method().clone();
-    if request.headers().contains_key(TRANSFER_ENCODING)
-        && request.headers().contains_key(CONTENT_LENGTH)
-    {
+    let method = head.method.clone();
+    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
         return Err(Refused::bad(
             "headers",
             "one body cannot have two lengths".to_owned(),
         ));
     }
-    if request.uri().authority().is_some() {
+    if head.uri.authority().is_some() {
         return Err(Refused::bad("path", "must not name a host".to_owned()));
     }
     // Clients ask this before anything else, and show its refusal badly.
@@ -96,9 +100,7 @@ async fn dispatch(
     if method == Method::OPTIONS {
         return Ok(answer::status(StatusCode::OK));
     }
-    let query = Query::parse(request.uri().query().unwrap_or_default())?;
-    let upgrade = hyper::upgrade::on(&mut request);
-    let (head, body) = request.into_parts();
+    let query = Query::parse(head.uri.query().unwrap_or_default())?;
     let call = Call {
         app: Arc::clone(app),
         user,

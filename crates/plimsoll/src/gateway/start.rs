@@ -52,7 +52,7 @@ pub(super) async fn restart(mut call: Call, reference: &str) -> Result<Response<
 /// Admits, asserts the caps and asks the engine, under the container's lock.
 async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>, Refused> {
     call.query.finish()?;
-    answer::read_nothing(call.body).await?;
+    answer::read_nothing(call.body)?;
     let (app, user) = (call.app, call.user);
     let verb = verb.to_owned();
     // Finished even if the client goes away: a start that was admitted is either done or taken back.

@@ -24,7 +24,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
     call.query.finish()?;
-    let body = answer::read_json(&call.headers, call.body).await?;
+    let body = answer::read_json(&call.headers, call.body)?;
     let request = UpdateRequest::parse(&body)?;
     let app = call.app;
     let done = tokio::spawn(async move {

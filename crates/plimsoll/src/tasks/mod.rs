@@ -116,7 +116,8 @@ pub async fn drive<F, R>(
 }
 
 /// An error with everything behind it, on one line.
-pub(crate) fn in_full(error: &dyn std::error::Error) -> String {
+#[must_use]
+pub fn in_full(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

@@ -1,0 +1,11 @@
+//! What every ledger must do, whatever database is behind it.
+
+#[macro_use]
+mod world;
+
+mod batches;
+mod files;
+mod people;
+mod quotas;
+mod reservations;
+mod violations;
