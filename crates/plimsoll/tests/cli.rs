@@ -295,11 +295,20 @@ fn a_team_has_members_a_pool_and_projects() {
             .err
             .contains("team member add")
     );
-    desk.ok("team member set ml ben --cpus 1.5");
+    let said = desk.said("team member set ml ben --cpus 1.5");
+    let lacks = "ben cannot start a container in ml: there is no storage, temp storage, containers, running for them";
+    assert!(said.err.contains(lacks), "{}", said.err);
 
     // Shares of the host would make the figures those of the machine the test runs on.
     desk.ok("quota set team ml --limit cpu_percent=unlimited --limit memory_percent=unlimited");
     desk.ok("quota set team ml --pool --cpus 2 --memory 2g");
+    desk.ok("user add dora");
+    assert_eq!(
+        desk.said("team member add ml dora").err,
+        "",
+        "a first team copies the own quota"
+    );
+    desk.ok("team member remove ml dora");
     let quota = desk.ok("quota show team ml");
     assert_eq!(
         row(&quota, "cpu"),
@@ -474,14 +483,20 @@ fn tokens_open_the_api_over_tcp_until_they_are_revoked() {
     assert_eq!(with(Some(admin), "user list").code, 3);
 }
 
-/// A folder others may look into, with the binary under another name.
-fn linked(name: &str) -> (tempfile::TempDir, PathBuf) {
+/// A folder that others may look into, with a copy of the binary and a link to it, as `install` makes
+/// them: others may be unable to pass the folders above the build's.
+fn plugin_folder() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let open: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     fs::set_permissions(dir.path(), open).unwrap();
-    let path = dir.path().join(name);
-    symlink(BINARY, &path).unwrap();
-    (dir, path)
+    let own = dir.path().join("plimsoll");
+    // By another process: a file that this one had open for writing could still be open in a child
+    // of a test beside this, and then cannot be run.
+    let copied = Command::new("cp").arg(BINARY).arg(&own).status().unwrap();
+    assert!(copied.success());
+    let plugin = dir.path().join("docker-quota");
+    symlink(&own, &plugin).unwrap();
+    (dir, plugin)
 }
 
 #[test]
@@ -489,12 +504,7 @@ fn docker_quota_is_the_tenants_view() {
     let server = Server::without_engine();
     let uid = 71_500;
     server.tenant("ada", uid, json!({"maxMemoryGB": 2, "maxCpuCores": 2}));
-    let (dir, plugin) = linked("docker-quota");
-    // Others may not be able to pass the folders above the build's.
-    let own = dir.path().join("plimsoll");
-    fs::copy(BINARY, &own).unwrap();
-    fs::remove_file(&plugin).unwrap();
-    symlink(&own, &plugin).unwrap();
+    let (dir, plugin) = plugin_folder();
 
     let described = run(program(&plugin).arg("docker-cli-plugin-metadata"));
     let described: Value = serde_json::from_str(&described.out).unwrap();
@@ -534,7 +544,7 @@ fn docker_quota_is_the_tenants_view() {
     // As docker itself starts it.
     let plugins = dir.path().join("cli-plugins");
     fs::create_dir(&plugins).unwrap();
-    symlink(&own, plugins.join("docker-quota")).unwrap();
+    symlink(dir.path().join("plimsoll"), plugins.join("docker-quota")).unwrap();
     let mut docker = program(Path::new("docker"));
     docker
         .env("DOCKER_CONFIG", dir.path())
