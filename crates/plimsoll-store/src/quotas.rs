@@ -351,8 +351,13 @@ fn standing(books: &mut Books<'_>, kind: EntityKind, entity: Uuid) -> Result<Sta
 }
 
 /// After a limit changed: who is over it now.
-fn follow_entity(books: &mut Books<'_>, kind: EntityKind, entity: Uuid, now_ms: i64) -> Result<()> {
-    const CAUSE: &str = "the limit was lowered";
+pub(crate) fn follow_entity(
+    books: &mut Books<'_>,
+    kind: EntityKind,
+    entity: Uuid,
+    now_ms: i64,
+) -> Result<()> {
+    const CAUSE: &str = "the limit changed";
     match kind {
         EntityKind::Team => follow_team(books, TeamId(entity), CAUSE, now_ms),
         EntityKind::User => {
@@ -373,8 +378,7 @@ fn follow_entity(books: &mut Books<'_>, kind: EntityKind, entity: Uuid, now_ms: 
     }
 }
 
-/// After a team's limit, pool, allotments or members changed: whether it is over them now. Called
-/// with balances written out and nothing of before in the books.
+/// Holds a team's limit and pool against what is charged now.
 pub(crate) fn follow_team(
     books: &mut Books<'_>,
     team: TeamId,

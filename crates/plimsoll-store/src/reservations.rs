@@ -7,9 +7,12 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
-use plimsoll_core::admit::{Path, Verdict, admit};
+use plimsoll_core::admit::{LevelKind, Path, Verdict, admit};
 use plimsoll_core::dimension::{Amounts, Dimension};
-use plimsoll_core::entity::{DecisionId, MemberRole, ReservationId, TeamId, UserId};
+use plimsoll_core::entity::{
+    DecisionId, EntityKind, MemberRole, ReservationId, SYSTEM_ID, TeamId, UserId,
+};
+use plimsoll_core::quota::TeamShape;
 use plimsoll_core::remedy::{Holding, Remedy, refusal, remedies};
 use plimsoll_core::reservation::State;
 use plimsoll_core::units::AMOUNT_MAX;
@@ -294,15 +297,30 @@ fn record(
     Ok(changed)
 }
 
-/// Holds the path of a reservation against its limits. A user that was deleted has none left.
+/// Holds the path of a reservation against its limits. A user that was deleted has none left; their
+/// team and the host still do.
 fn follow(books: &mut Books<'_>, r: &Reservation, cause: &str, now_ms: i64) -> Result<()> {
-    let user = match books.user(r.user) {
-        Err(StoreError::NotFound { .. }) => return Ok(()),
-        user => user?,
-    };
-    let team = r.team.map(|team| books.team(team)).transpose()?;
-    let path = books.path(&user, team.as_ref(), &r.host)?;
-    violations::follow_path(books, &path, cause, now_ms)
+    let (host, system) = books.machine(&r.host)?;
+    violations::follow_whole(books, LevelKind::Host, &host, cause, now_ms)?;
+    violations::follow_whole(books, LevelKind::System, &system, cause, now_ms)?;
+    if let Some(team) = r.team {
+        return quotas::follow_team(books, team, cause, now_ms);
+    }
+    match books.user(r.user) {
+        Err(StoreError::NotFound { .. }) => Ok(()),
+        user => {
+            let level = books.user_level(&user?)?;
+            violations::follow_whole(books, LevelKind::User, &level, cause, now_ms)
+        }
+    }
+}
+
+/// A level that only watches lets a claim past its limit, and says so.
+fn watch(books: &mut Books<'_>, r: &Reservation, decision: &Decision, now_ms: i64) -> Result<()> {
+    if decision.violations.is_empty() {
+        return Ok(());
+    }
+    follow(books, r, "admitted by a level in shadow mode", now_ms)
 }
 
 fn check_lease(books: &mut Books<'_>, lease: &HostLease) -> Result<()> {
@@ -378,6 +396,7 @@ impl Store {
                 ],
             )?;
             let host = rows::host(books.connection, &name)?;
+            quotas::follow_entity(books, EntityKind::System, SYSTEM_ID, now_ms)?;
             Ok(HostLease {
                 host: host.name,
                 epoch: host.epoch,
@@ -562,6 +581,7 @@ impl Store {
                 other => other,
             };
             let bound = change(books, &r, state, &r.claim, deed.now_ms)?;
+            watch(books, &bound, &admitted, deed.now_ms)?;
             books
                 .connection
                 .prepare_cached(
@@ -684,6 +704,7 @@ impl Store {
                 });
             }
             let started = change(books, &r, State::Active, &r.claim, deed.now_ms)?;
+            watch(books, &started, &decision, deed.now_ms)?;
             Ok(Admission {
                 decision,
                 reservation: Some(started),
@@ -722,6 +743,7 @@ impl Store {
             if violations::any_open(books)? {
                 follow(books, &r, "resized", deed.now_ms)?;
             }
+            watch(books, &resized, &decision, deed.now_ms)?;
             Ok(Admission {
                 decision,
                 reservation: Some(resized),
@@ -959,7 +981,12 @@ impl Store {
                     by.push(value);
                 }
             }
-            sql.push_str(" ORDER BY r.id DESC");
+            // Sorting the few that live beats walking all that ever were in order; the plus says so.
+            sql.push_str(if live {
+                " ORDER BY +r.id DESC"
+            } else {
+                " ORDER BY r.id DESC"
+            });
             let mut statement = books.connection.prepare_cached(&sql)?;
             let found = statement.query_map(params_from_iter(by), rows::reservation)?;
             Ok(found.collect::<rusqlite::Result<_>>()?)
@@ -1119,6 +1146,7 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
         changed_ms: new.now_ms,
         started_ms: None,
     };
+    watch(books, &reservation, &decision, new.now_ms)?;
     Ok(Admission {
         decision,
         reservation: Some(reservation),
@@ -1204,6 +1232,16 @@ pub(crate) fn balance_differences(books: &mut Books<'_>) -> Result<Vec<String>> 
         let stored = books.account(&key::team(team.id))?.overflow;
         let permille = books.quota(team.id.0)?.overcommit_permille;
         let sum = quotas::member_overflow(books, team.id, permille)?;
+        let members = people::members(books.connection, Some(team.id), None)?;
+        let allotments = members.iter().map(|m| &m.allotment);
+        let own = books.quota(team.id.0)?.limits;
+        let shape = TeamShape::derive(team.mode, &own, allotments);
+        if (shape.limit, shape.pool) != (team.total, team.pool) {
+            found.push(format!(
+                "the limit and pool of team {} are not what its quota and members make",
+                team.name
+            ));
+        }
         if stored != sum {
             found.push(format!(
                 "team {} has overflow {stored:?}, its members {sum:?}",

@@ -1,8 +1,8 @@
 //! Violations: opened when a limit is exceeded, followed while it is, closed when it no longer is.
 
-use plimsoll_core::admit::{Level, LevelKind, Owner, TeamPath};
+use plimsoll_core::admit::{Level, LevelKind, TeamPath};
 use plimsoll_core::quota::Mode;
-use plimsoll_core::{Amounts, Dimension, Limit, Limits, Path};
+use plimsoll_core::{Amounts, Dimension, Limit, Limits};
 use rusqlite::params;
 use uuid::Uuid;
 
@@ -160,16 +160,6 @@ pub(crate) fn follow_team(
     follow_whole(books, LevelKind::Team, &place.team, cause, now_ms)?;
     let pool = (&place.pool, &place.overflow);
     follow_level(books, LevelKind::Pool, &place.team, pool, cause, now_ms)
-}
-
-/// Holds every level of `path` against what is charged there.
-pub(crate) fn follow_path(books: &Books<'_>, path: &Path, cause: &str, now_ms: i64) -> Result<()> {
-    follow_whole(books, LevelKind::Host, &path.host, cause, now_ms)?;
-    follow_whole(books, LevelKind::System, &path.system, cause, now_ms)?;
-    match &path.owner {
-        Owner::User(user) => follow_whole(books, LevelKind::User, user, cause, now_ms),
-        Owner::Team(place) => follow_team(books, place, cause, now_ms),
-    }
 }
 
 /// Whether any violation is open: releases look only then.

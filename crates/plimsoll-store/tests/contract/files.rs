@@ -124,6 +124,26 @@ async fn tampering_with_a_balance_is_found() {
     );
 }
 
+#[tokio::test]
+async fn tampering_with_what_a_team_is_made_of_is_found() {
+    let w = World::new().await;
+    let (ada, ml) = (w.user("ada").await, w.team("ml").await);
+    w.join(ml, ada, 1000).await;
+    w.sound().await;
+    for sql in [
+        "UPDATE team SET pool = '[1]'",
+        "UPDATE team SET pool = '[]', total = '[]'",
+        "DELETE FROM member",
+    ] {
+        w.shell().execute(sql, []).unwrap();
+        let found = w.store.check().await.unwrap();
+        assert!(
+            found.iter().any(|line| line.contains("team ml")),
+            "{sql}: {found:?}"
+        );
+    }
+}
+
 /// What another connection wrote is seen by the next decision, and by the next charge.
 #[tokio::test]
 async fn nothing_that_was_read_outlives_a_foreign_write() {

@@ -41,13 +41,31 @@ pub(super) struct Global {
     #[arg(long, global = true)]
     pub(super) json: bool,
     /// The configuration [default: /etc/plimsoll/plimsoll.toml].
-    #[arg(long, global = true, value_name = "FILE", env = "PLIMSOLL_CONFIG")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PLIMSOLL_CONFIG",
+        hide_env_values = true
+    )]
     pub(super) config: Option<PathBuf>,
     /// The server's unix socket [default: as configured].
-    #[arg(long, global = true, value_name = "PATH", env = "PLIMSOLL_API_SOCKET")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "PLIMSOLL_API_SOCKET",
+        hide_env_values = true
+    )]
     pub(super) api_socket: Option<PathBuf>,
     /// The server over the network, like http://127.0.0.1:7180; needs a token.
-    #[arg(long, global = true, value_name = "URL", env = "PLIMSOLL_URL")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "URL",
+        env = "PLIMSOLL_URL",
+        hide_env_values = true
+    )]
     pub(super) url: Option<String>,
     /// The token. Other users of this machine can see it in the process list: prefer --token-file
     /// or the variable.
@@ -60,7 +78,13 @@ pub(super) struct Global {
     )]
     pub(super) token: Option<String>,
     /// A file that holds the token.
-    #[arg(long, global = true, value_name = "FILE", env = "PLIMSOLL_TOKEN_FILE")]
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "PLIMSOLL_TOKEN_FILE",
+        hide_env_values = true
+    )]
     pub(super) token_file: Option<PathBuf>,
 }
 

@@ -14,7 +14,7 @@ use tokio::net::{TcpStream, UnixStream};
 
 use super::args::Global;
 use super::error::CliError;
-use crate::config::{Config, Sources};
+use crate::config::{Config, Sources, socket_path};
 
 /// How long connecting may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,7 +47,10 @@ impl Client {
     pub(super) fn new(global: &Global) -> Result<Self, CliError> {
         let target = match (&global.url, &global.api_socket) {
             (Some(url), _) => Target::Tcp(authority(url)?),
-            (None, Some(socket)) => Target::Unix(socket.clone()),
+            (None, Some(socket)) => {
+                let text = socket.to_string_lossy();
+                Target::Unix(socket_path(&text).to_owned())
+            }
             (None, None) => Target::Unix(configured_socket(global)?),
         };
         let token = match (&global.token, &global.token_file) {

@@ -157,8 +157,9 @@ fn reasons(of: &Value) -> String {
     if !remedies.is_empty() {
         shown.push_str("\nto make it fit\n");
         for remedy in remedies {
-            let _ = writeln!(shown, "  - {}", printable(&text(remedy, "text")));
-            if let Some(command) = remedy["command"].as_str() {
+            let words = text(remedy, "text");
+            let _ = writeln!(shown, "  - {}", printable(&words));
+            if let Some(command) = remedy["command"].as_str().filter(|c| *c != words) {
                 let _ = writeln!(shown, "      {}", printable(command));
             }
         }

@@ -103,9 +103,16 @@ fn page(quota: &Value) -> String {
         if most == Limit::Unlimited && held.unwrap_or(0) == 0 && !narrowed(d) {
             continue;
         }
+        // Budgets that nobody gave the team; what containers are charged for is shown even at zero.
+        let charged_for = Dimension::CHARGED.contains(&d);
+        if team && most == Limit::AtMost(0) && !charged_for {
+            continue;
+        }
         let mut row = vec![label(d).to_owned(), shown(d, held), shown_limit(d, most)];
-        if any_narrowed {
+        if any_narrowed && narrowed(d) {
             row.push(shown_limit(d, limit(&quota["effective"], d)));
+        } else if any_narrowed {
+            row.push(String::new());
         }
         if team {
             let summed = d.is_summed();
@@ -125,7 +132,7 @@ fn page(quota: &Value) -> String {
         page.push_str(&table.render());
     }
     if any_narrowed {
-        page.push_str("\nNOW is the limit with shares of the host and grants applied.\n");
+        page.push_str("\nNOW is the limit where a share of the host or a grant changes it.\n");
     }
     let members = quota["members"].as_array().cloned().unwrap_or_default();
     if !members.is_empty() {
@@ -156,11 +163,11 @@ mod tests {
         });
         let page = page(&quota);
         let expected = "user ada, mode enforce, class standard\n\n\
-                        \x20           RESERVED      LIMIT        NOW\n\
-                        cpu              1.5          4        1.6\n\
-                        memory           0 B      8 GiB      8 GiB\n\
-                        containers         2  unlimited  unlimited\n\n\
-                        NOW is the limit with shares of the host and grants applied.\n";
+                        \x20           RESERVED      LIMIT  NOW\n\
+                        cpu              1.5          4  1.6\n\
+                        memory           0 B      8 GiB\n\
+                        containers         2  unlimited\n\n\
+                        NOW is the limit where a share of the host or a grant changes it.\n";
         assert_eq!(page, expected);
     }
 }

@@ -8,7 +8,7 @@ use serde_json::json;
 use super::answer::Answer;
 use super::args::{Global, InstallFlags, UninstallFlags};
 use super::error::CliError;
-use crate::config::{DEFAULT_FILE, Sources};
+use crate::config::{Config, DEFAULT_FILE, Sources};
 use crate::install::{self, Target};
 
 pub(super) fn install(flags: &InstallFlags) -> Result<Answer, CliError> {
@@ -61,7 +61,12 @@ pub(super) fn uninstall(global: &Global, flags: &UninstallFlags) -> Result<Answe
     if flags.root != Path::new("/") {
         sources.environment.clear();
     }
-    let (config, _) = sources.load()?;
+    let config = match sources.load() {
+        Ok((config, _)) => config,
+        // Only a purge needs to know where the data is.
+        Err(_) if !flags.purge => Config::default(),
+        Err(error) => return Err(error.into()),
+    };
     let removal = install::removal(&target, &config.data_dir, flags.purge)?;
     if !flags.dry_run {
         removal.carry_out()?;

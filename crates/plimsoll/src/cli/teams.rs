@@ -3,15 +3,16 @@
 use std::fmt::Write as _;
 
 use http::Method;
-use plimsoll_core::Dimension;
+use plimsoll_core::{Dimension, Limit};
 use serde_json::{Map, Value, json};
 
-use super::amounts::{charged, items, limit, shown, shown_limit, text};
+use super::amounts::{charged, items, label, limit, shown, shown_limit, text};
 use super::answer::Answer;
 use super::args::{MemberCommand, MemberFlags, TeamCommand};
 use super::client::{Client, path, query};
 use super::error::CliError;
 use super::limits::max_fields;
+use super::room::Place;
 use super::table::{Align, Table};
 use super::text::printable;
 use super::users::{gone, put, state, word};
@@ -139,7 +140,35 @@ async fn put_member(client: &Client, flags: MemberFlags, done: &str) -> Result<A
     let table = member_table(std::iter::once(&member));
     let (user, team) = (printable(&flags.user), printable(&flags.team));
     let said = format!("{done} member {user} of team {team}\n\n{table}");
-    Ok(Answer::new(member, said))
+    let quota = client.get(&path(&["quotas", "team", &flags.team])).await?;
+    let lacking = lacking(&member, &quota);
+    let answer = Answer::new(member, said);
+    if lacking.is_empty() {
+        return Ok(answer);
+    }
+    Ok(answer.remarking(format!(
+        "{} cannot start a container in {}: there is no {} for them; name it (plimsoll team member \
+         set), or give the team a pool (plimsoll quota set team {} --pool)",
+        flags.user,
+        flags.team,
+        lacking.join(", "),
+        flags.team,
+    )))
+}
+
+/// What every container is charged for and a member has none of, neither alone nor from the pool. A
+/// first allotment that names some dimensions leaves the others at nothing, which is easy to miss.
+fn lacking(member: &Value, quota: &Value) -> Vec<&'static str> {
+    Dimension::CHARGED
+        .into_iter()
+        .filter(|d| *d != Dimension::Gpus)
+        .filter(|d| {
+            let place = Place::read(member, quota, *d);
+            let none = Limit::AtMost(0);
+            place.allotment == none && (place.pool == none || place.borrow == none)
+        })
+        .map(label)
+        .collect()
 }
 
 /// Members with what they hold of their allotment.

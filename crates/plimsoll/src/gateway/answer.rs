@@ -1,6 +1,8 @@
 //! Responses, and reading request bodies within bounds.
 
-use bytes::Bytes;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
 use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
@@ -10,6 +12,7 @@ use plimsoll_host::engine::{BoxError, EngineBody};
 use serde::Serialize;
 use serde_json::Value;
 
+use super::Place;
 use super::refused::Refused;
 
 /// The body of a response.
@@ -17,6 +20,12 @@ pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;
 
 /// The most bytes of a JSON request body.
 const JSON_MAX: usize = 4 << 20;
+
+/// Bodies up to here are read at once; of larger ones each uid has few at a time.
+pub(super) const SMALL_BODY: usize = 64 << 10;
+
+/// How long a tenant may take to send one.
+const BODY_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The most bytes of an engine's answer that is read whole before it is passed on.
 const ENGINE_JSON_MAX: usize = 256 << 20;
@@ -103,13 +112,40 @@ pub(super) fn read_nothing(body: Result<Bytes, Refused>) -> Result<(), Refused> 
     }
 }
 
-/// Reads a request's body whole, within [`JSON_MAX`].
-pub(super) async fn read_bounded(body: Incoming) -> Result<Bytes, Refused> {
-    match Limited::new(body, JSON_MAX).collect().await {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Refused::TooLarge { most: JSON_MAX }),
-        Err(error) => Err(Refused::bad("body", format!("cannot be read: {error}"))),
+/// Reads a request's body whole, within [`JSON_MAX`] and [`BODY_TIMEOUT`].
+pub(super) async fn read_bounded(body: Incoming, place: &Place) -> Result<Bytes, Refused> {
+    match tokio::time::timeout(BODY_TIMEOUT, read_frames(body, place)).await {
+        Ok(read) => read,
+        Err(_) => {
+            let seconds = BODY_TIMEOUT.as_secs();
+            Err(Refused::bad(
+                "body",
+                format!("did not arrive within {seconds} s"),
+            ))
+        }
     }
+}
+
+async fn read_frames(body: Incoming, place: &Place) -> Result<Bytes, Refused> {
+    let mut body = Limited::new(body, JSON_MAX);
+    let mut bytes = BytesMut::new();
+    let mut large = None;
+    while let Some(frame) = body.frame().await {
+        let data = match frame {
+            Ok(frame) => frame.into_data().unwrap_or_default(),
+            Err(error) if error.is::<LengthLimitError>() => {
+                return Err(Refused::TooLarge { most: JSON_MAX });
+            }
+            Err(error) => {
+                return Err(Refused::bad("body", format!("cannot be read: {error}")));
+            }
+        };
+        if bytes.len() + data.len() > SMALL_BODY && large.is_none() {
+            large = place.large_body().await;
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok(bytes.freeze())
 }
 
 /// Reads an engine's JSON answer whole; its refusals become ours.

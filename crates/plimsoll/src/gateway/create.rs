@@ -7,23 +7,23 @@ use futures_util::future::join_all;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Response, StatusCode};
 use plimsoll_core::State;
-use plimsoll_core::admit::Path;
-use plimsoll_core::entity::{DecisionId, ReservationId};
+use plimsoll_core::admit::{Owner, Path};
+use plimsoll_core::entity::{DecisionId, ReservationId, TeamId};
 use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::{EngineError, ImageInspect, full};
 use plimsoll_host::request::create::{CreateRequest, ImageFacts, Judged, Policy, judge};
 use plimsoll_host::request::path::container_name;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{
-    Admission, Claim, Deed, NewReservation, Origin, Reservation, ReservationFilter, TeamChoice,
-    User,
+    Admission, Claim, Deed, NewReservation, Origin, Reservation, ReservationFilter, StoreError,
+    TeamChoice, User,
 };
 use serde_json::json;
 
 use super::answer::{self, Body};
-use super::names;
 use super::refused::Refused;
 use super::route::Call;
+use super::{lifecycle, names};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
@@ -67,6 +67,11 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
     let id = ReservationId(new_id());
     let judged = judged(&app, &user, &path, &request, &image, project.as_deref(), id).await?;
 
+    // The very team whose cgroup the body names, whatever the default becomes meanwhile.
+    let team = match &path.owner {
+        Owner::Team(place) => TeamChoice::Team(TeamId(place.team.entity)),
+        Owner::User(_) => TeamChoice::NoTeam,
+    };
     let claim = Claim {
         user: user.id,
         team,
@@ -135,6 +140,21 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         .store
         .commit(intent.id, container.to_owned(), deed)
         .await;
+    let committed = match committed {
+        Ok(admission) if admission.reservation.is_none() => {
+            // Voided meanwhile and no longer fitting: a container that nobody pays for goes.
+            if let Err(error) = app.engine.remove(container, true).await {
+                tracing::error!(
+                    container,
+                    error = in_full(&error),
+                    "a container that could not be charged is still there"
+                );
+                app.wake.reconcile.notify_one();
+            }
+            return Err(Refused::Quota(Box::new(admission.decision)));
+        }
+        committed => committed,
+    };
     if let Err(error) = committed {
         // The container is there and carries its key: the reconciler binds it.
         tracing::error!(
@@ -171,21 +191,31 @@ async fn unknown_outcome(app: &App, intent: &Intent, error: EngineError) -> Refu
 }
 
 /// Reserves. Before a refusal is given, what the caller's containers hold is looked at again, once:
-/// one that has just ended must not be in the way.
-async fn reserve(app: &App, intent: &Intent) -> Result<Reservation, Refused> {
-    let admission = try_reserve(app, intent).await?;
-    let admission = if admission.reservation.is_some() {
-        admission
-    } else {
-        settle_own(app, &intent.user).await;
-        try_reserve(app, intent).await?
+/// one that has just ended must not be in the way, nor its name.
+async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<Reservation, Refused> {
+    let again = match try_reserve(app, intent).await {
+        Ok(admission) if admission.reservation.is_some() => Ok(admission),
+        Ok(_) => {
+            settle_own(app, &intent.user, None).await;
+            try_reserve(app, intent).await
+        }
+        Err(StoreError::Conflict(_)) => {
+            if let Some(holder) = app.store.by_name(intent.user.id, &intent.name)?
+                && let Some(container) = holder.container
+            {
+                lifecycle::settle_soon(app, &container).await;
+            }
+            try_reserve(app, intent).await
+        }
+        Err(error) => Err(error),
     };
+    let admission = again?;
     admission
         .reservation
         .ok_or_else(|| Refused::Quota(Box::new(admission.decision)))
 }
 
-async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, Refused> {
+async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError> {
     let now_ms = app.clock.now_ms();
     let ttl_ms =
         i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2);
@@ -200,11 +230,12 @@ async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, Refused> {
         expires_ms: now_ms + ttl_ms,
         now_ms,
     };
-    Ok(app.store.reserve(new).await?)
+    app.store.reserve(new).await
 }
 
-/// Settles every active container of a user, within [`SETTLE_TIMEOUT`].
-pub(super) async fn settle_own(app: &App, user: &User) {
+/// Settles every active container of a user, within [`SETTLE_TIMEOUT`], but for the one whose lock the
+/// caller holds.
+pub(super) async fn settle_own(app: &App, user: &User, held: Option<&str>) {
     let filter = ReservationFilter {
         user: Some(user.id),
         host: Some(app.lease.host.clone()),
@@ -217,6 +248,7 @@ pub(super) async fn settle_own(app: &App, user: &User) {
     let settled = join_all(
         rows.iter()
             .filter_map(|r| r.container.as_deref())
+            .filter(|container| Some(*container) != held)
             .map(|c| settle(app, c)),
     );
     let _ = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
@@ -237,10 +269,10 @@ async fn judged(
     defaults.cpu = defaults.cpu_under(&effective);
     defaults.memory = defaults.memory_under(&effective);
     let team = match &path.owner {
-        plimsoll_core::Owner::Team(place) => Some((place.team.entity, place.team.name.as_str())),
-        plimsoll_core::Owner::User(_) => None,
+        Owner::Team(place) => Some((place.team.entity, place.team.name.as_str())),
+        Owner::User(_) => None,
     };
-    let team_id = team.map(|(id, _)| plimsoll_core::entity::TeamId(id));
+    let team_id = team.map(|(id, _)| TeamId(id));
     let parent = caps::parent(&app.instance, team_id, user.id);
     let mut policy = Policy::new(facts.hierarchy.cgroup_parent(&parent));
     policy.storage_opt = facts.bounds_storage;
@@ -278,8 +310,8 @@ async fn judged(
 /// level promises more than it has, or does not refuse at all.
 fn path_allows_more(path: &Path) -> bool {
     let owner = match &path.owner {
-        plimsoll_core::Owner::User(user) => user,
-        plimsoll_core::Owner::Team(place) => &place.team,
+        Owner::User(user) => user,
+        Owner::Team(place) => &place.team,
     };
     [&path.host, &path.system, owner].iter().any(|level| {
         level.overcommit_permille > plimsoll_core::quota::OVERCOMMIT_NONE
@@ -296,7 +328,7 @@ fn team_choice(app: &App, label: Option<&str>, headers: &HeaderMap) -> Result<Te
         // Whether the caller is a member is asked with the claim; an unknown team reads the same.
         Some(name) => match app.store.team(name) {
             Ok(team) => Ok(TeamChoice::Team(team.id)),
-            Err(plimsoll_store::StoreError::NotFound { .. }) => Err(Refused::denied(
+            Err(StoreError::NotFound { .. }) => Err(Refused::denied(
                 "forbidden",
                 format!("you are not a member of a team named {name}"),
             )),

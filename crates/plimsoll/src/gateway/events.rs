@@ -23,6 +23,8 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
     for value in filters.get_mut("container").into_iter().flatten() {
         *value = resolve::container(&call.app, &call.user, value)?.id;
     }
+    // The engine knows the image by its id alone.
+    let images = filters.remove("image").unwrap_or_default();
     // Nothing but containers has events for a tenant.
     let only_others = filters
         .get("type")
@@ -49,6 +51,10 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
         let id = event["Actor"]["ID"].as_str()?.to_owned();
         let reservation = resolve::by_id(&app, &user, &id).ok().flatten();
         let reservation = reservation.or_else(|| being_created(&app, &user, &event))?;
+        let named = reservation.image.as_deref().unwrap_or_default();
+        if !images.is_empty() && !images.iter().any(|wanted| image_fits(named, wanted)) {
+            return None;
+        }
         let prefix = names::in_engine(&user.name, user.id, "");
         Some(show(event, &prefix, &reservation))
     }))
@@ -87,4 +93,33 @@ fn show(mut event: Value, prefix: &str, reservation: &Reservation) -> Value {
         event["Actor"]["Attributes"]["oldName"] = json!(format!("/{shown}"));
     }
     event
+}
+
+/// Whether an image as its owner named it is the one asked for, with its tag or without.
+fn image_fits(named: &str, wanted: &str) -> bool {
+    let untagged = match named.rsplit_once(':') {
+        // A colon before a slash begins a port.
+        Some((name, tag)) if !tag.contains('/') => name,
+        _ => named,
+    };
+    wanted == named || wanted == untagged || wanted.strip_suffix(":latest") == Some(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_image_is_asked_for_with_its_tag_or_without() {
+        for (named, wanted, fits) in [
+            ("busybox", "busybox", true),
+            ("busybox", "busybox:latest", true),
+            ("busybox:1", "busybox", true),
+            ("busybox:1", "busybox:2", false),
+            ("reg:5000/bb", "reg", false),
+            ("reg:5000/bb:1", "reg:5000/bb", true),
+        ] {
+            assert_eq!(image_fits(named, wanted), fits, "{named} {wanted}");
+        }
+    }
 }

@@ -59,7 +59,8 @@ pub(super) async fn start(call: Call, id: &str) -> Result<Response<Body>, Refuse
             .await?;
         return Ok(answer::status(answer::accepted(sent).await?.status()));
     }
-    stream::hijack(&call.app, &call.headers, call.upgrade, &path, Some(body)).await
+    let (upgrade, place) = (call.upgrade, call.place);
+    stream::hijack(&call.app, &call.headers, upgrade, &path, Some(body), place).await
 }
 
 pub(super) async fn resize(mut call: Call, id: &str) -> Result<Response<Body>, Refused> {

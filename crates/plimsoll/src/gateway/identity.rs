@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use plimsoll_core::entity::{Name, UserId};
+use plimsoll_core::entity::{NAME_LEN_MAX, Name, UserId};
 use plimsoll_host::ids::ContainerId;
 use plimsoll_host::peer;
 use plimsoll_store::{Actor, NewUser, Role, StoreError, User};
@@ -11,6 +11,9 @@ use tokio::net::UnixStream;
 use super::refused::Refused;
 use crate::clock::new_id;
 use crate::state::App;
+
+/// Uids below belong to the system, the one above to nobody.
+const PROVISIONED: std::ops::Range<u32> = 1000..65_534;
 
 /// The process at the other end of a connection, as the kernel names it.
 #[derive(Debug, Clone)]
@@ -94,7 +97,7 @@ async fn provision(app: &App, uid: u32) -> Result<User, Refused> {
         return Err(unknown());
     };
     let allowed = if tenants.provision_groups.is_empty() {
-        uid >= 1000
+        PROVISIONED.contains(&uid)
     } else {
         in_groups(
             Path::new("/etc/group"),
@@ -103,31 +106,52 @@ async fn provision(app: &App, uid: u32) -> Result<User, Refused> {
             &tenants.provision_groups,
         )
     };
-    let Ok(name) = name.parse::<Name>() else {
-        return Err(unknown());
-    };
     if !allowed {
         return Err(unknown());
     }
-    let user = NewUser {
-        id: UserId(new_id()),
-        name,
-        email: None,
-        os_uid: Some(uid),
-        role: Role::Member,
-        class: Some(class.clone()),
-    };
-    let actor = Actor {
-        name: "gateway".into(),
-        at_ms: app.clock.now_ms(),
-        reason: Some(format!("provisioned for uid {uid}")),
-    };
-    match app.store.add_user(user, actor).await {
-        Ok(user) => Ok(user),
-        // Two first requests at once.
-        Err(StoreError::Conflict(_)) => app.store.user_by_uid(uid)?.ok_or_else(unknown),
-        Err(error) => Err(error.into()),
+    // Somebody else may have the name already: then the uid is one.
+    for name in [sanitized(name), format!("u{uid}").parse().ok()] {
+        let Some(name) = name else {
+            continue;
+        };
+        let user = NewUser {
+            id: UserId(new_id()),
+            name,
+            email: None,
+            os_uid: Some(uid),
+            role: Role::Member,
+            class: Some(class.clone()),
+        };
+        let actor = Actor {
+            name: "gateway".into(),
+            at_ms: app.clock.now_ms(),
+            reason: Some(format!("provisioned for uid {uid}")),
+        };
+        match app.store.add_user(user, actor).await {
+            Ok(user) => return Ok(user),
+            Err(StoreError::Conflict(_)) => {
+                // Two first requests at once.
+                if let Some(user) = app.store.user_by_uid(uid)? {
+                    return Ok(user);
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
     }
+    Err(unknown())
+}
+
+/// The nearest name to a login: those may hold capitals, `$` or a domain.
+fn sanitized(login: &str) -> Option<Name> {
+    let text: String = login
+        .chars()
+        .map(|c| match c.to_ascii_lowercase() {
+            c @ ('a'..='z' | '0'..='9' | '.' | '_' | '-') => c,
+            _ => '-',
+        })
+        .collect();
+    let text = text.trim_matches(|c: char| !c.is_ascii_alphanumeric());
+    text.get(..text.len().min(NAME_LEN_MAX))?.parse().ok()
 }
 
 /// Name and primary group of a uid.
@@ -159,6 +183,21 @@ fn in_groups(group: &Path, user: &str, gid: u32, wanted: &[String]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn logins_become_names() {
+        for (login, name) in [
+            ("ada", Some("ada")),
+            ("Ada.L", Some("ada.l")),
+            ("HOST$", Some("host")),
+            ("dom\\ada", Some("dom-ada")),
+            ("_apt", Some("apt")),
+            ("ä", None),
+        ] {
+            assert_eq!(sanitized(login).as_ref().map(Name::as_str), name, "{login}");
+        }
+        assert!(sanitized(&"x".repeat(100)).is_some());
+    }
 
     #[test]
     fn os_users_and_their_groups_are_read_from_the_files() {

@@ -12,6 +12,7 @@ use hyper::body::Frame;
 use plimsoll_host::engine::{BoxError, empty};
 use plimsoll_host::request::path::container_name;
 use plimsoll_host::request::query::{Query, QueryBuilder};
+use plimsoll_store::User;
 
 use super::answer::{self, Body};
 use super::names;
@@ -136,11 +137,22 @@ pub(super) async fn rename(mut call: Call, reference: &str) -> Result<Response<B
     call.query.finish()?;
     answer::read_nothing(call.body)?;
     let name = container_name(&name)?.to_owned();
-    let app = &call.app;
+    let (app, user) = (call.app, call.user);
+    // Finished even if the client goes away: the two names never part.
+    let done = tokio::spawn(async move { rename_own(&app, &user, &owned, name).await }).await;
+    done.unwrap_or(Err(Refused::EngineNonsense))
+}
+
+async fn rename_own(
+    app: &App,
+    user: &User,
+    owned: &Owned,
+    name: String,
+) -> Result<Response<Body>, Refused> {
     let _held = app.container_locks.lock(&owned.id).await;
     // The ledger first: it is where names are unique, and the easier of the two to take back.
     app.store.rename(owned.reservation.id, name.clone()).await?;
-    let engine_name = names::in_engine(&call.user.name, call.user.id, &name);
+    let engine_name = names::in_engine(&user.name, user.id, &name);
     let query = QueryBuilder::new().str("name", &engine_name).finish();
     let path = format!("/containers/{}/rename{query}", owned.id);
     let renamed = match app

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::{CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
+use http::header::{HeaderName, HeaderValue};
 use http::{HeaderMap, Method, Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -11,6 +11,7 @@ use plimsoll_host::request::path::RequestPath;
 use plimsoll_host::request::query::Query;
 use plimsoll_store::User;
 
+use super::Place;
 use super::answer::{self, Body};
 use super::identity::{self, Peer};
 use super::refused::Refused;
@@ -28,16 +29,19 @@ pub(super) struct Call {
     /// pipe in place of the reason.
     pub(super) body: Result<Bytes, Refused>,
     pub(super) upgrade: OnUpgrade,
+    /// Counts the connection for as long as anybody holds it.
+    pub(super) place: Arc<Place>,
 }
 
 /// Answers one request.
 pub(super) async fn answer(
     app: &Arc<App>,
     peer: &Peer,
+    place: &Arc<Place>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let is_head = request.method() == Method::HEAD;
-    let mut response = match dispatch(app, peer, request).await {
+    let mut response = match dispatch(app, peer, place, request).await {
         Ok(response) => response,
         Err(refused) => refused.answer(),
     };
@@ -75,20 +79,15 @@ fn stamp(app: &App, headers: &mut HeaderMap) {
 async fn dispatch(
     app: &Arc<App>,
     peer: &Peer,
+    place: &Arc<Place>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refused> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
-    let body = answer::read_bounded(body).await;
+    let body = answer::read_bounded(body, place).await;
     let path = RequestPath::parse(head.uri.path())?;
     let parts = path.parts();
     let method = head.method.clone();
-    if head.headers.contains_key(TRANSFER_ENCODING) && head.headers.contains_key(CONTENT_LENGTH) {
-        return Err(Refused::bad(
-            "headers",
-            "one body cannot have two lengths".to_owned(),
-        ));
-    }
     if head.uri.authority().is_some() {
         return Err(Refused::bad("path", "must not name a host".to_owned()));
     }
@@ -108,6 +107,7 @@ async fn dispatch(
         query,
         body,
         upgrade,
+        place: Arc::clone(place),
     };
     // Every open route needs an engine that was understood.
     engine_facts(app).await?;

@@ -7,7 +7,7 @@ use http::{Method, Response};
 use plimsoll_core::entity::DecisionId;
 use plimsoll_host::engine::empty;
 use plimsoll_host::request::query::QueryBuilder;
-use plimsoll_store::Deed;
+use plimsoll_store::{Deed, User};
 
 use super::answer::{self, Body};
 use super::create::settle_own;
@@ -57,19 +57,10 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
     let verb = verb.to_owned();
     // Finished even if the client goes away: a start that was admitted is either done or taken back.
     let done = tokio::spawn(async move {
-        if !admit(&app, &owned).await? {
-            settle_own(&app, &user).await;
-            let _held = app.container_locks.lock(&owned.id).await;
-            let deed = Deed {
-                decision: DecisionId(new_id()),
-                now_ms: app.clock.now_ms(),
-            };
-            let admission = app.store.start(owned.reservation.id, deed).await?;
-            if admission.reservation.is_none() {
-                return Err(Refused::Quota(Box::new(admission.decision)));
-            }
-        }
+        // Held from the admission until the engine has answered and the ledger has followed: whoever
+        // settled the container in between would free what it was admitted for.
         let _held = app.container_locks.lock(&owned.id).await;
+        admit(&app, &user, &owned).await?;
         assert_caps(&app, &owned).await?;
         let path = format!("/containers/{}/{verb}", owned.id);
         let sent = app
@@ -97,23 +88,29 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
     done.unwrap_or(Err(Refused::EngineNonsense))
 }
 
-/// Settles the container and asks for its runtime dimensions; false when they do not fit.
-async fn admit(app: &App, owned: &Owned) -> Result<bool, Refused> {
-    let _held = app.container_locks.lock(&owned.id).await;
+/// Settles the container and asks for its runtime dimensions, twice before it is refused. The caller
+/// holds the container's lock.
+async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
     let settled = settle_locked(app, &owned.id).await?;
     if settled.is_none_or(|r| r.state.is_final()) {
         return Err(Refused::no_container(&names::shown(&owned.reservation)));
     }
-    let deed = Deed {
-        decision: DecisionId(new_id()),
-        now_ms: app.clock.now_ms(),
+    let start = || {
+        let deed = Deed {
+            decision: DecisionId(new_id()),
+            now_ms: app.clock.now_ms(),
+        };
+        app.store.start(owned.reservation.id, deed)
     };
-    Ok(app
-        .store
-        .start(owned.reservation.id, deed)
-        .await?
-        .reservation
-        .is_some())
+    let mut admission = start().await?;
+    if admission.reservation.is_none() {
+        settle_own(app, user, Some(&owned.id)).await;
+        admission = start().await?;
+    }
+    match admission.reservation {
+        Some(_) => Ok(()),
+        None => Err(Refused::Quota(Box::new(admission.decision))),
+    }
 }
 
 /// Makes the caps above the container so. The engine makes missing parents without any.

@@ -1,6 +1,8 @@
 //! Long-lived answers: hijacked connections, and JSON lines that are looked at as they pass.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures_util::stream;
@@ -8,18 +10,31 @@ use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
-use hyper::upgrade::OnUpgrade;
+use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use plimsoll_host::engine::{BoxError, EngineBody, Upgrade, empty, full};
 use plimsoll_host::request::query::QueryBuilder;
 use serde_json::Value;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::net::unix::OwnedReadHalf;
 
+use super::Place;
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::resolve;
 use super::route::Call;
 use crate::state::App;
+
+/// Bytes of input passed on at a time.
+const INPUT_CHUNK: usize = 16 << 10;
+
+/// How often it is looked whether a client that ended its input is still there.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// How long a client's input is still taken after the engine ended the stream. Closing at once would
+/// have the kernel tell the client of a reset, and not of the end.
+const LINGER: Duration = Duration::from_secs(2);
 
 /// The longest JSON line that is looked at.
 const LINE_MAX: usize = 4 << 20;
@@ -33,7 +48,8 @@ pub(super) async fn attach(mut call: Call, reference: &str) -> Result<Response<B
     query = query.opt_str("detachKeys", call.query.str("detachKeys").as_deref());
     call.query.finish()?;
     let path = format!("/containers/{}/attach{}", owned.id, query.finish());
-    hijack(&call.app, &call.headers, call.upgrade, &path, None).await
+    let upgrade = call.upgrade;
+    hijack(&call.app, &call.headers, upgrade, &path, None, call.place).await
 }
 
 /// Sends a request that turns its connection into a raw stream, and joins the caller's to it. A caller
@@ -44,17 +60,14 @@ pub(super) async fn hijack(
     client: OnUpgrade,
     path: &str,
     body: Option<String>,
+    place: Arc<Place>,
 ) -> Result<Response<Body>, Refused> {
     let json = [(CONTENT_TYPE, "application/json")];
     let (body, own_headers) = match body {
         Some(text) => (full(text), json.as_slice()),
         None => (empty(), [].as_slice()),
     };
-    let wants_upgrade = headers
-        .get(UPGRADE)
-        .and_then(|v| v.to_str().ok())
-        .is_some_and(|protocol| protocol.eq_ignore_ascii_case("tcp"));
-    if !wants_upgrade {
+    if !offers_raw_stream(headers) {
         let sent = app
             .engine
             .send(Method::POST, path, own_headers, body, None)
@@ -69,8 +82,9 @@ pub(super) async fn hijack(
         Upgrade::Answered(response) => Ok(answer::relayed(answer::accepted(response).await?)),
         Upgrade::Switched { head, io } => {
             tokio::spawn(async move {
+                let _place = place;
                 match client.await {
-                    Ok(client) => join(TokioIo::new(client), TokioIo::new(io)).await,
+                    Ok(client) => join(client, io).await,
                     Err(error) => tracing::debug!(%error, "a client left before its stream began"),
                 }
             });
@@ -87,29 +101,69 @@ pub(super) async fn hijack(
     }
 }
 
-/// Copies both ways until the engine has nothing more to say. The end of the client's input is passed
-/// on and does not end its output.
-async fn join(
-    client: impl AsyncRead + AsyncWrite + Unpin,
-    engine: impl AsyncRead + AsyncWrite + Unpin,
-) {
-    let (mut client_read, mut client_write) = tokio::io::split(client);
-    let (mut engine_read, mut engine_write) = tokio::io::split(engine);
-    let input = async {
-        let copied = tokio::io::copy(&mut client_read, &mut engine_write).await;
-        let _ = engine_write.shutdown().await;
-        // A client whose connection broke, rather than ended its input, wants no output either.
-        if copied.is_ok() {
-            std::future::pending::<()>().await;
-        }
+/// `Connection: Upgrade` and `Upgrade: tcp`, as every Docker client writes them.
+fn offers_raw_stream(headers: &HeaderMap) -> bool {
+    let names = |name, wanted: &str| {
+        let values = headers.get_all(name).iter();
+        values
+            .filter_map(|value: &HeaderValue| value.to_str().ok())
+            .flat_map(|value| value.split(','))
+            .any(|token| token.trim().eq_ignore_ascii_case(wanted))
     };
+    names(CONNECTION, "upgrade") && names(UPGRADE, "tcp")
+}
+
+/// Copies both ways until the engine has nothing more to say or the client is gone. The end of the
+/// client's input is passed on and does not end its output.
+async fn join(client: Upgraded, engine: Upgraded) {
+    let Ok(client) = client.downcast::<TokioIo<UnixStream>>() else {
+        tracing::error!("a hijacked connection is not a tenant's");
+        return;
+    };
+    let typed = client.read_buf;
+    let (from_client, mut to_client) = client.io.into_inner().into_split();
+    let (mut from_engine, to_engine) = tokio::io::split(TokioIo::new(engine));
+
+    let mut input = pin!(input(from_client, typed, to_engine));
     let output = async {
-        let _ = tokio::io::copy(&mut engine_read, &mut client_write).await;
-        let _ = client_write.shutdown().await;
+        let _ = tokio::io::copy(&mut from_engine, &mut to_client).await;
+        let _ = to_client.shutdown().await;
     };
     tokio::select! {
-        () = input => {}
+        () = &mut input => return,
         () = output => {}
+    }
+    let _ = tokio::time::timeout(LINGER, input).await;
+}
+
+/// Passes a client's input on, and its end. Ends itself only when the client is gone: neither the end of
+/// the input nor an engine that takes no more of it means that nobody reads the output.
+async fn input(mut client: OwnedReadHalf, typed: Bytes, engine: impl AsyncWrite + Unpin) {
+    let mut engine = Some(engine);
+    let mut chunk = typed.to_vec();
+    loop {
+        if let Some(open) = &mut engine
+            && open.write_all(&chunk).await.is_err()
+        {
+            // What is typed from here on is read and thrown away.
+            engine = None;
+        }
+        chunk.resize(INPUT_CHUNK, 0);
+        match client.read(&mut chunk).await {
+            Ok(0) => break,
+            Ok(read) => chunk.truncate(read),
+            Err(_) => return,
+        }
+    }
+    if let Some(mut open) = engine {
+        let _ = open.shutdown().await;
+    }
+    // A connection that is closed altogether looks the same to a reader as the end of input.
+    loop {
+        match client.ready(Interest::READABLE | Interest::WRITABLE).await {
+            Ok(ready) if !ready.is_write_closed() => tokio::time::sleep(LOOK_AGAIN).await,
+            _ => return,
+        }
     }
 }
 

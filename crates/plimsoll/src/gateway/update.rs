@@ -5,14 +5,16 @@ use std::time::Duration;
 
 use http::header::CONTENT_TYPE;
 use http::{Method, Response, StatusCode};
-use plimsoll_core::Dimension;
 use plimsoll_core::entity::DecisionId;
+use plimsoll_core::{Dimension, State};
 use plimsoll_host::engine::{empty, full};
+use plimsoll_host::request::RestartName;
 use plimsoll_host::request::update::{CurrentResources, UpdateRequest, resulting};
 use plimsoll_store::Deed;
 use serde_json::json;
 
 use super::answer::{self, Body};
+use super::create::settle_own;
 use super::refused::Refused;
 use super::resolve;
 use super::route::Call;
@@ -26,7 +28,7 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
     call.query.finish()?;
     let body = answer::read_json(&call.headers, call.body)?;
     let request = UpdateRequest::parse(&body)?;
-    let app = call.app;
+    let (app, user) = (call.app, call.user);
     let done = tokio::spawn(async move {
         let _held = app.container_locks.lock(&owned.id).await;
         let settled = settle_locked(&app, &owned.id).await?;
@@ -39,6 +41,16 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
         let seen = answer::engine_json(seen).await?;
         let current = CurrentResources::from_host_config(&seen["HostConfig"]);
         let updated = resulting(&current, &request, false)?;
+        if reservation.state == State::Stopped
+            && updated.resources.restart != current.restart
+            && updated.resources.restart.name != RestartName::No
+        {
+            // The engine would start it by itself at its own next start, with nobody asked.
+            return Err(Refused::denied(
+                "policy",
+                "a restart policy is a claim to run: start the container first, then set --restart",
+            ));
+        }
         let mut claim = reservation.claim;
         for d in [Dimension::Cpu, Dimension::Memory, Dimension::Pids] {
             claim[d] = updated.after.get(d);
@@ -47,7 +59,15 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
             decision: DecisionId(new_id()),
             now_ms: app.clock.now_ms(),
         };
-        let admission = app.store.resize(reservation.id, claim, deed).await?;
+        let mut admission = app.store.resize(reservation.id, claim, deed).await?;
+        if admission.reservation.is_none() {
+            settle_own(&app, &user, Some(&owned.id)).await;
+            let deed = Deed {
+                decision: DecisionId(new_id()),
+                now_ms: app.clock.now_ms(),
+            };
+            admission = app.store.resize(reservation.id, claim, deed).await?;
+        }
         if admission.reservation.is_none() {
             return Err(Refused::Quota(Box::new(admission.decision)));
         }

@@ -150,16 +150,17 @@ pub(super) async fn top(mut call: Call, reference: &str) -> Result<Response<Body
     let owned = resolve::container(&call.app, &call.user, reference)?;
     let args = call.query.str("ps_args");
     call.query.finish()?;
-    // They go to `ps` on the host.
+    // They go to `ps` on the host, and the engine shows the rows whose column PID is one of the
+    // container's. With `=` a column of another meaning could be called so: `-eouid=PID,args`.
     let plain = |a: &String| {
         a.len() <= 128
             && a.bytes()
-                .all(|b| b.is_ascii_alphanumeric() || b" ,=_-".contains(&b))
+                .all(|b| b.is_ascii_alphanumeric() || b" ,_-".contains(&b))
     };
     if args.as_ref().is_some_and(|a| !plain(a)) {
         return Err(Refused::bad(
             "query ps_args",
-            "may hold only letters, digits, spaces, commas, '=', '_' and '-'".to_owned(),
+            "may hold only letters, digits, spaces, commas, '_' and '-'".to_owned(),
         ));
     }
     let query = QueryBuilder::new()

@@ -8,6 +8,7 @@ use rustix::fs::{FlockOperation, flock};
 
 use super::manifest::{self, Made, hash};
 use super::{InstallError, Target, UNITS, io_error, systemctl};
+use crate::config::DEFAULT_FILE;
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,7 +81,8 @@ pub fn removal(target: &Target, data_dir: &Path, purge: bool) -> Result<Removal,
             Made::Dir(_) => {}
             _ if here.symlink_metadata().is_err() => {}
             Made::Link(_, to) => {
-                steps.push(if std::fs::read_link(&here).is_ok_and(|now| now == *to) {
+                let unchanged = std::fs::read_link(&here).is_ok_and(|now| now == *to);
+                steps.push(if unchanged {
                     Step::Remove(path)
                 } else {
                     Step::Keep(path, "it points elsewhere now")
@@ -96,6 +98,11 @@ pub fn removal(target: &Target, data_dir: &Path, purge: bool) -> Result<Removal,
             }
         }
     }
+    // A configuration that an earlier uninstall kept is in no list any more.
+    let config = Path::new(DEFAULT_FILE);
+    if purge && list.of(config).is_none() && target.at(config).exists() {
+        steps.push(Step::Remove(config.to_owned()));
+    }
     steps.push(Step::Remove(manifest::PATH.into()));
     let dirs = list
         .0
@@ -103,6 +110,9 @@ pub fn removal(target: &Target, data_dir: &Path, purge: bool) -> Result<Removal,
         .rev()
         .filter(|made| matches!(made, Made::Dir(_)));
     steps.extend(dirs.map(|made| Step::RemoveDir(made.path().to_owned())));
+    if let Some(dir) = config.parent().filter(|_| purge) {
+        steps.push(Step::RemoveDir(dir.to_owned()));
+    }
     if tell_systemd {
         steps.push(Step::Systemctl(vec!["daemon-reload"]));
     }

@@ -10,6 +10,7 @@ use plimsoll_host::capacity;
 use plimsoll_host::engine::EngineInfo;
 use plimsoll_store::{LEDGER_FILE, Store, StoreError};
 use rustix::fs::{Access, access};
+use rustix::io::Errno;
 
 use super::super::client::Client;
 use super::{Check, Status, at};
@@ -25,7 +26,17 @@ const DISK_OUT: Bytes = Bytes(100 << 20);
 pub(super) async fn check(config: &Config, root: &Path, info: Option<&EngineInfo>) -> Vec<Check> {
     let data_dir = at(root, &config.data_dir);
     let mut checks = Vec::new();
-    if data_dir.is_dir() {
+    let closed = access(&data_dir, Access::READ_OK | Access::EXEC_OK) == Err(Errno::ACCESS);
+    if closed {
+        checks.push(Check::warn(
+            "data",
+            format!(
+                "{} is closed to this user, as it should be",
+                data_dir.display()
+            ),
+            "run doctor as root to have the ledger checked",
+        ));
+    } else if data_dir.is_dir() {
         checks.push(folder(&data_dir));
         checks.push(ledger(config, root, &data_dir).await);
     } else {

@@ -1,0 +1,819 @@
+//! What the ledger should hold, in the plainest way: no balance is kept, every sum is made anew from
+//! the reservations, every time.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use plimsoll_core::entity::SYSTEM_ID;
+use plimsoll_core::quota::{
+    Mode, TeamMode, TeamShape, built_in_classes, narrowed, overflow, system_limits,
+};
+use plimsoll_core::{
+    Amounts, Dimension, Level, Limit, Limits, Owner, Path, State, TeamPath, admit,
+};
+use uuid::Uuid;
+
+use crate::op::{
+    CAPACITY, Choice, HeldQuota, HeldReservation, HeldTeam, HeldUser, Op, Outcome, Request,
+    Snapshot, What, state,
+};
+
+#[derive(Debug, Clone)]
+struct Quota {
+    limits: Limits,
+    permille: u32,
+    mode: Mode,
+}
+
+#[derive(Debug, Clone)]
+struct User {
+    name: String,
+    suspended: bool,
+    draining: bool,
+    default_team: Option<Uuid>,
+    quota: Quota,
+}
+
+#[derive(Debug, Clone)]
+struct Team {
+    name: String,
+    draining: bool,
+    mode: TeamMode,
+    quota: Quota,
+    /// Allotment and borrow limit.
+    members: BTreeMap<Uuid, (Limits, Limits)>,
+}
+
+#[derive(Debug, Clone)]
+struct Charge {
+    user: Uuid,
+    team: Option<Uuid>,
+    state: State,
+    claim: Amounts,
+    container: Option<String>,
+    name: Option<String>,
+    decided: bool,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Model {
+    now_ms: i64,
+    system: Quota,
+    users: BTreeMap<Uuid, User>,
+    teams: BTreeMap<Uuid, Team>,
+    charges: BTreeMap<Uuid, Charge>,
+    /// Key to fingerprint and reservation.
+    keys: BTreeMap<String, (String, Uuid)>,
+}
+
+type Step = Result<Outcome, Outcome>;
+
+impl Quota {
+    fn of(limits: Limits) -> Self {
+        Self {
+            limits,
+            permille: 1000,
+            mode: Mode::Enforce,
+        }
+    }
+}
+
+impl Team {
+    fn shape(&self) -> TeamShape {
+        let allotments = self.members.values().map(|(allotment, _)| allotment);
+        TeamShape::derive(self.mode, &self.quota.limits, allotments)
+    }
+}
+
+fn sum<'a>(amounts: impl Iterator<Item = Amounts> + 'a) -> Amounts {
+    amounts.fold(Amounts::ZERO, |sum, a| sum.checked_add(&a).expect("small"))
+}
+
+impl Model {
+    pub(crate) fn new() -> Self {
+        Self {
+            now_ms: 1_000,
+            system: Quota::of(system_limits()),
+            users: BTreeMap::new(),
+            teams: BTreeMap::new(),
+            charges: BTreeMap::new(),
+            keys: BTreeMap::new(),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> i64 {
+        self.now_ms
+    }
+
+    pub(crate) fn user_ids(&self) -> impl Iterator<Item = Uuid> {
+        self.users.keys().copied()
+    }
+
+    pub(crate) fn team_ids(&self) -> impl Iterator<Item = Uuid> {
+        self.teams.keys().copied()
+    }
+
+    pub(crate) fn member_ids(&self) -> impl Iterator<Item = (Uuid, Uuid)> {
+        self.teams
+            .iter()
+            .flat_map(|(id, team)| team.members.keys().map(|user| (*id, *user)))
+    }
+
+    pub(crate) fn reservations(&self) -> impl Iterator<Item = (Uuid, State)> {
+        self.charges.iter().map(|(id, c)| (*id, c.state))
+    }
+
+    fn charged(&self, whose: impl Fn(&Charge) -> bool) -> Amounts {
+        let charges = self.charges.values().filter(|c| whose(c));
+        sum(charges.map(|c| c.state.charge(&c.claim)))
+    }
+
+    fn holds(&self, whose: impl Fn(&Charge) -> bool) -> bool {
+        self.charges
+            .values()
+            .any(|c| whose(c) && !c.state.is_final())
+    }
+
+    fn overflow(&self, id: Uuid) -> Amounts {
+        let team = &self.teams[&id];
+        let users: BTreeSet<Uuid> = self
+            .charges
+            .values()
+            .filter(|c| c.team == Some(id))
+            .map(|c| c.user)
+            .collect();
+        let held: Vec<(Amounts, Limits)> = users
+            .into_iter()
+            .map(|user| {
+                let held = self.charged(|c| c.team == Some(id) && c.user == user);
+                let allotment = team.members.get(&user).map_or(Limits::nothing(), |m| m.0);
+                let allotment = allotment.map(|_, l| l.times_permille(team.quota.permille));
+                (held, allotment)
+            })
+            .collect();
+        overflow(held.iter().map(|(held, allotment)| (held, allotment)))
+    }
+
+    fn level(quota: &Quota, entity: Uuid, limits: Limits, reserved: Amounts) -> Level {
+        Level {
+            limits,
+            reserved,
+            mode: quota.mode,
+            overcommit_permille: quota.permille,
+            ..Level::open(entity, "")
+        }
+    }
+
+    fn host_level(&self) -> Level {
+        let percent = |d| (d, self.system.limits[d]);
+        let share = [
+            percent(Dimension::CpuPercent),
+            percent(Dimension::MemoryPercent),
+        ]
+        .into_iter()
+        .fold(Limits::UNLIMITED, |l, (d, limit)| l.with(d, limit));
+        let all = self.charged(|_| true);
+        Self::level(&self.system, SYSTEM_ID, narrowed(&share, CAPACITY), all)
+    }
+
+    fn system_level(&self) -> Level {
+        let limits = narrowed(&self.system.limits, CAPACITY);
+        Self::level(&self.system, SYSTEM_ID, limits, self.charged(|_| true))
+    }
+
+    fn user_level(&self, id: Uuid) -> Level {
+        let quota = &self.users[&id].quota;
+        let reserved = self.charged(|c| c.user == id && c.team.is_none());
+        Self::level(quota, id, narrowed(&quota.limits, CAPACITY), reserved)
+    }
+
+    fn team_level(&self, id: Uuid) -> Level {
+        let team = &self.teams[&id];
+        let limits = narrowed(&team.shape().limit, CAPACITY);
+        Self::level(
+            &team.quota,
+            id,
+            limits,
+            self.charged(|c| c.team == Some(id)),
+        )
+    }
+
+    fn path(&self, user: Uuid, team: Option<Uuid>) -> Path {
+        let owner = match team {
+            None => Owner::User(self.user_level(user)),
+            Some(id) => {
+                let team = &self.teams[&id];
+                let place = team.members.get(&user).copied();
+                let (allotment, borrow_limit) =
+                    place.unwrap_or((Limits::nothing(), Limits::UNLIMITED));
+                Owner::Team(Box::new(TeamPath {
+                    team: self.team_level(id),
+                    pool: team.shape().pool,
+                    overflow: self.overflow(id),
+                    member: user,
+                    member_name: String::new(),
+                    allotment,
+                    member_reserved: self.charged(|c| c.team == Some(id) && c.user == user),
+                    borrow_limit,
+                }))
+            }
+        };
+        Path {
+            host: self.host_level(),
+            system: self.system_level(),
+            owner,
+        }
+    }
+
+    /// Does `op` and says what came of it.
+    pub(crate) fn apply(&mut self, op: &Op) -> Outcome {
+        self.now_ms = self.now_ms.max(op.now_ms);
+        let before = self.clone();
+        match self.step(&op.what) {
+            Ok(outcome) => outcome,
+            Err(outcome) => {
+                *self = before;
+                outcome
+            }
+        }
+    }
+
+    #[expect(clippy::too_many_lines, reason = "one arm for each operation")]
+    fn step(&mut self, what: &What) -> Step {
+        match what {
+            What::AddUser { id, name } => {
+                if self.users.values().any(|u| u.name == *name) {
+                    return Err(Outcome::Conflict);
+                }
+                let user = User {
+                    name: name.clone(),
+                    suspended: false,
+                    draining: false,
+                    default_team: None,
+                    quota: Quota::of(built_in_classes()[0].limits),
+                };
+                self.users.insert(*id, user);
+            }
+            What::AddTeam { id, name } => {
+                if self.teams.values().any(|t| t.name == *name) {
+                    return Err(Outcome::Conflict);
+                }
+                let nothing = Limits::nothing();
+                let own = built_in_classes()[0]
+                    .limits
+                    .map(|d, l| if d.is_summed() { nothing[d] } else { l });
+                let team = Team {
+                    name: name.clone(),
+                    draining: false,
+                    mode: TeamMode::Aggregate,
+                    quota: Quota::of(own),
+                    members: BTreeMap::new(),
+                };
+                self.teams.insert(*id, team);
+            }
+            What::DeleteUser { id, drain } => {
+                let holds = self.holds(|c| c.user == *id);
+                let user = self.users.get_mut(id).ok_or(Outcome::NotFound)?;
+                if holds && !drain {
+                    return Err(Outcome::Conflict);
+                }
+                if holds {
+                    (user.draining, user.suspended) = (true, true);
+                } else {
+                    self.remove_user(*id);
+                }
+                return Ok(Outcome::Gone(!holds));
+            }
+            What::DeleteTeam { id, drain } => {
+                let holds = self.holds(|c| c.team == Some(*id));
+                let team = self.teams.get_mut(id).ok_or(Outcome::NotFound)?;
+                if holds && !drain {
+                    return Err(Outcome::Conflict);
+                }
+                if holds {
+                    team.draining = true;
+                } else {
+                    self.remove_team(*id);
+                }
+                return Ok(Outcome::Gone(!holds));
+            }
+            What::FinishDrains => {
+                let users: Vec<Uuid> = self
+                    .users
+                    .iter()
+                    .filter(|(id, u)| u.draining && !self.holds(|c| c.user == **id))
+                    .map(|(id, _)| *id)
+                    .collect();
+                users.into_iter().for_each(|id| self.remove_user(id));
+                let teams: Vec<Uuid> = self
+                    .teams
+                    .iter()
+                    .filter(|(id, t)| t.draining && !self.holds(|c| c.team == Some(**id)))
+                    .map(|(id, _)| *id)
+                    .collect();
+                teams.into_iter().for_each(|id| self.remove_team(id));
+            }
+            What::Suspend { id, suspended } => {
+                self.users.get_mut(id).ok_or(Outcome::NotFound)?.suspended = *suspended;
+            }
+            What::Join {
+                team,
+                user,
+                allotment,
+                borrow,
+                from_pool,
+            } => self.join(*team, *user, *allotment, *borrow, *from_pool)?,
+            What::Leave {
+                team,
+                user,
+                drain,
+                to_pool,
+            } => {
+                let held = self.charged(|c| c.team == Some(*team) && c.user == *user);
+                let place = self.teams.get_mut(team).ok_or(Outcome::NotFound)?;
+                let (allotment, _) = place.members.remove(user).ok_or(Outcome::NotFound)?;
+                if !held.is_zero() && !drain {
+                    return Err(Outcome::Conflict);
+                }
+                if *to_pool && place.mode == TeamMode::Aggregate {
+                    place.quota.limits = place.quota.limits.map(|d, pool| match allotment[d] {
+                        Limit::AtMost(more) if d.is_summed() => pool.plus(more),
+                        _ => pool,
+                    });
+                }
+                let user = self.users.get_mut(user).expect("members are users");
+                if user.default_team == Some(*team) {
+                    user.default_team = None;
+                }
+            }
+            What::Limit {
+                entity,
+                dimension,
+                limit,
+            } => self.quota(*entity)?.limits[*dimension] = (*limit).into(),
+            What::Mode { entity, mode } => self.quota(*entity)?.mode = *mode,
+            What::Overcommit { entity, permille } => {
+                let quota = self.quota(*entity)?;
+                if *permille == 0 {
+                    return Err(Outcome::Invalid);
+                }
+                quota.permille = *permille;
+            }
+            What::TeamMode { team, mode } => {
+                let team = self.teams.get_mut(team).ok_or(Outcome::NotFound)?;
+                if team.mode != *mode {
+                    let shape = team.shape();
+                    team.quota.limits = match mode {
+                        TeamMode::Fixed => shape.limit,
+                        TeamMode::Aggregate => shape.pool,
+                    };
+                    team.mode = *mode;
+                }
+            }
+            What::Reserve(request) => return self.reserve(request),
+            What::Commit { id, container } => return self.commit(*id, container),
+            What::Start { id } => {
+                let charge = self.charge(*id)?;
+                if charge.state.is_final() {
+                    return Err(Outcome::Conflict);
+                }
+                if charge.state != State::Stopped && charge.decided {
+                    return Ok(Outcome::Replayed);
+                }
+                let (claim, before) = (charge.claim, charge.state.charge(&charge.claim));
+                if !self.judge(*id, &before, &claim)? {
+                    return Ok(Outcome::Refused);
+                }
+                self.change(*id, |c| c.state = State::Active);
+                return Ok(Outcome::Admitted);
+            }
+            What::Resize { id, amounts } => {
+                let charge = self.charge(*id)?;
+                if charge.state.is_final() {
+                    return Err(Outcome::Conflict);
+                }
+                let before = charge.state.charge(&charge.claim);
+                let after = charge.state.charge(amounts);
+                if !self.judge(*id, &before, &after)? {
+                    return Ok(Outcome::Refused);
+                }
+                self.change(*id, |c| c.claim = *amounts);
+                return Ok(Outcome::Admitted);
+            }
+            What::Void { id } => self.fact(*id, State::Pending, State::Void)?,
+            What::Stopped { id } => self.fact(*id, State::Active, State::Stopped)?,
+            What::Running { id } => self.fact(*id, State::Stopped, State::Active)?,
+            What::Release { id } => {
+                if !self.charge(*id)?.state.is_final() {
+                    self.change(*id, |c| c.state = State::Released);
+                }
+            }
+            What::Resized { id, amounts } => {
+                if !self.charge(*id)?.state.is_final() {
+                    self.change(*id, |c| c.claim = *amounts);
+                }
+            }
+            What::Bound {
+                id,
+                container,
+                runs,
+            } => {
+                let charge = self.charge(*id)?;
+                if charge.container.as_ref().is_some_and(|c| c != container) {
+                    return Err(Outcome::Conflict);
+                }
+                if charge
+                    .team
+                    .is_some_and(|team| !self.teams.contains_key(&team))
+                {
+                    return Err(Outcome::NotFound);
+                }
+                if self.container_is_bound(container, *id) {
+                    return Err(Outcome::Conflict);
+                }
+                let unnamed = charge.state.is_final() && self.name_is_taken(*id);
+                self.change(*id, |c| {
+                    c.state = state(*runs);
+                    c.container = Some(container.clone());
+                    if unnamed {
+                        c.name = None;
+                    }
+                });
+            }
+            What::Adopt {
+                request,
+                container,
+                runs,
+            } => {
+                if !self.users.contains_key(&request.user) {
+                    return Err(Outcome::NotFound);
+                }
+                let team = self.team_of(request.user, request.team)?;
+                self.insert(request, team, state(*runs), false)?;
+                if self.container_is_bound(container, request.id) {
+                    return Err(Outcome::Conflict);
+                }
+                self.change(request.id, |c| c.container = Some(container.clone()));
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    fn quota(&mut self, entity: Uuid) -> Result<&mut Quota, Outcome> {
+        if entity == SYSTEM_ID {
+            return Ok(&mut self.system);
+        }
+        let of_team = self.teams.get_mut(&entity).map(|t| &mut t.quota);
+        let of_user = self.users.get_mut(&entity).map(|u| &mut u.quota);
+        of_team.or(of_user).ok_or(Outcome::NotFound)
+    }
+
+    fn join(
+        &mut self,
+        team: Uuid,
+        user: Uuid,
+        milli: Option<u64>,
+        borrow: Option<u64>,
+        from_pool: bool,
+    ) -> Result<(), Outcome> {
+        let first = !self.member_ids().any(|(_, member)| member == user);
+        let place = self.teams.get_mut(&team).ok_or(Outcome::NotFound)?;
+        let person = self.users.get_mut(&user).ok_or(Outcome::NotFound)?;
+        let old = place.members.get(&user).copied();
+        let mut allotment = match old {
+            Some((allotment, _)) => allotment,
+            None if milli.is_none() && first && !from_pool => {
+                person.quota.limits.map(|d, limit| match limit {
+                    _ if !d.is_summed() => Limit::Unlimited,
+                    Limit::Unlimited => Limit::AtMost(0),
+                    limit => limit,
+                })
+            }
+            None => Limits::nothing(),
+        };
+        if let Some(milli) = milli {
+            allotment[Dimension::Cpu] = Limit::AtMost(milli);
+        }
+        let mut borrow_limit = old.map_or(Limits::UNLIMITED, |(_, borrow)| borrow);
+        if let Some(milli) = borrow {
+            borrow_limit[Dimension::Cpu] = Limit::AtMost(milli);
+        }
+        if from_pool && place.mode == TeamMode::Aggregate {
+            let before = old.map_or(Limits::nothing(), |(allotment, _)| allotment);
+            for d in Dimension::ALL.into_iter().filter(|d| d.is_summed()) {
+                if let (Limit::AtMost(pool), Limit::AtMost(old), Limit::AtMost(new)) =
+                    (place.quota.limits[d], before[d], allotment[d])
+                {
+                    let left = (pool + old).checked_sub(new).ok_or(Outcome::Invalid)?;
+                    place.quota.limits[d] = Limit::AtMost(left);
+                }
+            }
+        }
+        place.members.insert(user, (allotment, borrow_limit));
+        if first {
+            person.default_team = Some(team);
+        }
+        if from_pool && place.mode == TeamMode::Fixed {
+            for d in Dimension::ALL.into_iter().filter(|d| d.is_summed()) {
+                let promised: u64 = place
+                    .members
+                    .values()
+                    .map(|(allotment, _)| allotment[d].at_most().unwrap_or(0))
+                    .sum();
+                if !place.quota.limits[d].allows(promised) {
+                    return Err(Outcome::Invalid);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn remove_user(&mut self, id: Uuid) {
+        self.users.remove(&id);
+        for team in self.teams.values_mut() {
+            team.members.remove(&id);
+        }
+    }
+
+    fn remove_team(&mut self, id: Uuid) {
+        self.teams.remove(&id);
+        for user in self.users.values_mut() {
+            if user.default_team == Some(id) {
+                user.default_team = None;
+            }
+        }
+    }
+
+    fn charge(&self, id: Uuid) -> Result<Charge, Outcome> {
+        self.charges.get(&id).cloned().ok_or(Outcome::NotFound)
+    }
+
+    fn change(&mut self, id: Uuid, change: impl FnOnce(&mut Charge)) {
+        change(self.charges.get_mut(&id).expect("it was found"));
+    }
+
+    fn fact(&mut self, id: Uuid, from: State, to: State) -> Result<(), Outcome> {
+        if self.charge(id)?.state == from {
+            self.change(id, |c| c.state = to);
+        }
+        Ok(())
+    }
+
+    fn name_is_taken(&self, id: Uuid) -> bool {
+        let charge = &self.charges[&id];
+        charge.name.is_some()
+            && self.charges.iter().any(|(other, c)| {
+                *other != id
+                    && c.user == charge.user
+                    && c.name == charge.name
+                    && !c.state.is_final()
+            })
+    }
+
+    fn container_is_bound(&self, container: &str, to_other_than: Uuid) -> bool {
+        self.charges
+            .iter()
+            .any(|(id, c)| *id != to_other_than && c.container.as_deref() == Some(container))
+    }
+
+    fn team_of(&self, user: Uuid, choice: Choice) -> Result<Option<Uuid>, Outcome> {
+        let team = match choice {
+            Choice::None => return Ok(None),
+            Choice::Default => match self.users[&user].default_team {
+                Some(team) => team,
+                None => return Ok(None),
+            },
+            Choice::Team(team) => team,
+        };
+        let members = &self.teams.get(&team).ok_or(Outcome::NotFound)?.members;
+        if members.contains_key(&user) {
+            Ok(Some(team))
+        } else {
+            Err(Outcome::Forbidden)
+        }
+    }
+
+    /// May `user` ask for this, and does it fit?
+    fn ask(
+        &self,
+        user: Uuid,
+        choice: Choice,
+        before: &Amounts,
+        after: &Amounts,
+    ) -> Result<(bool, Option<Uuid>), Outcome> {
+        let person = self.users.get(&user).ok_or(Outcome::NotFound)?;
+        if person.suspended || person.draining {
+            return Err(Outcome::Forbidden);
+        }
+        let team = self.team_of(user, choice)?;
+        if team.is_some_and(|team| self.teams[&team].draining) {
+            return Err(Outcome::Forbidden);
+        }
+        let fits = admit(&self.path(user, team), before, after).allowed();
+        Ok((fits, team))
+    }
+
+    fn judge(&self, id: Uuid, before: &Amounts, after: &Amounts) -> Result<bool, Outcome> {
+        let charge = self.charge(id)?;
+        if !before.is_zero() && before.checked_sub(after).is_some() {
+            // Whoever asks, and whatever became of the team: what grows nowhere passes.
+            return if self.users.contains_key(&charge.user) {
+                Ok(true)
+            } else {
+                Err(Outcome::NotFound)
+            };
+        }
+        let choice = charge.team.map_or(Choice::None, Choice::Team);
+        let (fits, _) = self.ask(charge.user, choice, before, after)?;
+        Ok(fits)
+    }
+
+    fn reserve(&mut self, request: &Request) -> Step {
+        if let Some((key, fingerprint)) = &request.key
+            && let Some((known, _)) = self.keys.get(key)
+        {
+            return if known == fingerprint {
+                Ok(Outcome::Replayed)
+            } else {
+                Err(Outcome::Conflict)
+            };
+        }
+        let (fits, team) =
+            self.ask(request.user, request.team, &Amounts::ZERO, &request.amounts)?;
+        if !fits {
+            return Ok(Outcome::Refused);
+        }
+        self.insert(request, team, State::Pending, true)?;
+        self.never_oversold(request.user, team, &request.amounts);
+        Ok(Outcome::Admitted)
+    }
+
+    fn insert(
+        &mut self,
+        request: &Request,
+        team: Option<Uuid>,
+        state: State,
+        decided: bool,
+    ) -> Result<(), Outcome> {
+        let charge = Charge {
+            user: request.user,
+            team,
+            state,
+            claim: request.amounts,
+            container: None,
+            name: request.name.clone(),
+            decided,
+        };
+        self.charges.insert(request.id, charge);
+        if self.name_is_taken(request.id) {
+            return Err(Outcome::Conflict);
+        }
+        if let Some((key, fingerprint)) = &request.key {
+            let known = (fingerprint.clone(), request.id);
+            self.keys.insert(key.clone(), known);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, id: Uuid, container: &str) -> Step {
+        let charge = self.charge(id)?;
+        if let Some(bound) = &charge.container {
+            if bound != container {
+                return Err(Outcome::Conflict);
+            }
+            if charge.decided && charge.state != State::Void {
+                return Ok(Outcome::Replayed);
+            }
+        }
+        if charge.state == State::Void || !charge.decided {
+            let before = charge.state.charge(&charge.claim);
+            let after = match charge.state {
+                State::Void => charge.claim,
+                _ => before,
+            };
+            if !self.judge(id, &before, &after)? {
+                return Ok(Outcome::Refused);
+            }
+        }
+        let state = match charge.state {
+            State::Void | State::Pending => State::Active,
+            other => other,
+        };
+        if charge.state == State::Void && self.name_is_taken(id) {
+            return Err(Outcome::Conflict);
+        }
+        if self.container_is_bound(container, id) {
+            return Err(Outcome::Conflict);
+        }
+        self.change(id, |c| {
+            (c.state, c.container) = (state, Some(container.to_owned()));
+            c.decided = true;
+        });
+        Ok(Outcome::Admitted)
+    }
+
+    /// Said again without `admit`: after a request nothing that it added to is above a limit that
+    /// enforces.
+    fn never_oversold(&self, user: Uuid, team: Option<Uuid>, claim: &Amounts) {
+        let mut levels = vec![self.host_level(), self.system_level()];
+        levels.push(match team {
+            Some(team) => self.team_level(team),
+            None => self.user_level(user),
+        });
+        for level in levels.iter().filter(|l| l.mode == Mode::Enforce) {
+            for d in Dimension::CHARGED.into_iter().filter(|d| claim.get(*d) > 0) {
+                let limit = level.limits[d].at_most().map_or(u128::MAX, |most| {
+                    u128::from(most) * u128::from(level.overcommit_permille) / 1000
+                });
+                assert!(
+                    u128::from(level.reserved.get(d)) <= limit,
+                    "oversold {d} at {level:?}"
+                );
+            }
+        }
+    }
+
+    /// Level, entity and dimension of everything above its limit.
+    fn over(&self) -> BTreeSet<(String, Uuid, Dimension)> {
+        let mut over = BTreeSet::new();
+        let mut look = |kind: &str, level: &Level, limits: &Limits, held: &Amounts| {
+            for d in Dimension::CHARGED {
+                let limit = limits[d].times_permille(level.overcommit_permille);
+                if level.mode != Mode::Off && !limit.allows(held.get(d)) {
+                    over.insert((kind.to_owned(), level.entity, d));
+                }
+            }
+        };
+        let (host, system) = (self.host_level(), self.system_level());
+        look("host", &host, &host.limits, &host.reserved);
+        look("system", &system, &system.limits, &system.reserved);
+        for id in self.users.keys() {
+            let user = self.user_level(*id);
+            look("user", &user, &user.limits, &user.reserved);
+        }
+        for (id, team) in &self.teams {
+            let level = self.team_level(*id);
+            look("team", &level, &level.limits, &level.reserved);
+            look("pool", &level, &team.shape().pool, &self.overflow(*id));
+        }
+        over
+    }
+
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut held = Snapshot {
+            system: self.charged(|_| true),
+            over: self.over(),
+            ..Snapshot::default()
+        };
+        let users = self.users.iter().map(|(id, user)| (*id, &user.quota));
+        let teams = self.teams.iter().map(|(id, team)| (*id, &team.quota));
+        for (id, quota) in users.chain(teams).chain([(SYSTEM_ID, &self.system)]) {
+            let of_entity = HeldQuota {
+                limits: quota.limits,
+                permille: quota.permille,
+                mode: quota.mode,
+            };
+            held.quotas.insert(id, of_entity);
+        }
+        for (id, user) in &self.users {
+            let of_user = HeldUser {
+                name: user.name.clone(),
+                suspended: user.suspended,
+                draining: user.draining,
+                default_team: user.default_team,
+                reserved: self.user_level(*id).reserved,
+            };
+            held.users.insert(*id, of_user);
+        }
+        for (id, team) in &self.teams {
+            for (user, (allotment, borrow)) in &team.members {
+                let reserved = self.charged(|c| c.team == Some(*id) && c.user == *user);
+                held.members
+                    .insert((*id, *user), (*allotment, *borrow, reserved));
+            }
+            let shape = team.shape();
+            let of_team = HeldTeam {
+                name: team.name.clone(),
+                draining: team.draining,
+                mode: team.mode,
+                total: shape.limit,
+                pool: shape.pool,
+                reserved: self.charged(|c| c.team == Some(*id)),
+                overflow: self.overflow(*id),
+            };
+            held.teams.insert(*id, of_team);
+        }
+        for (id, c) in &self.charges {
+            let of_charge = HeldReservation {
+                user: c.user,
+                team: c.team,
+                state: c.state,
+                claim: c.claim,
+                container: c.container.clone(),
+                name: c.name.clone(),
+                decided: c.decided,
+            };
+            held.reservations.insert(*id, of_charge);
+        }
+        held
+    }
+}
