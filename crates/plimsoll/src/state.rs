@@ -3,13 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
-use plimsoll_core::entity::ReservationId;
+use plimsoll_core::entity::{DecisionId, ReservationId};
 use plimsoll_core::quota::Capacity;
 use plimsoll_host::cgroup::{Hierarchy, Instance};
 use plimsoll_host::engine::{Engine, EngineVersion};
-use plimsoll_store::{HostLease, Store};
+use plimsoll_store::{Deed, HostLease, Store};
 
-use crate::clock::Clock;
+use crate::clock::{Clock, new_id};
 use crate::config::Config;
 use crate::meter::Meter;
 use crate::tasks::TaskBoard;
@@ -54,6 +54,17 @@ pub struct Wake {
     pub caps: tokio::sync::Notify,
     /// Containers came or went: read their counters.
     pub collect: tokio::sync::Notify,
+}
+
+impl App {
+    /// A step on a reservation, taken now.
+    #[must_use]
+    pub fn deed(&self) -> Deed {
+        Deed {
+            decision: DecisionId(new_id()),
+            now_ms: self.clock.now_ms(),
+        }
+    }
 }
 
 /// What the engine said about itself and its host.

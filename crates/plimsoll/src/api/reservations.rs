@@ -10,7 +10,7 @@ use plimsoll_core::State as Stands;
 use plimsoll_core::entity::{DecisionId, Name, ReservationId};
 use plimsoll_host::ids::ContainerId;
 use plimsoll_host::request::path::container_name;
-use plimsoll_store::{Claim, Deed, Idempotency, NewReservation, Origin, Reservation, StoreError};
+use plimsoll_store::{Claim, Idempotency, NewReservation, Origin, Reservation, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -199,10 +199,7 @@ pub(super) async fn commit(
             "must be the engine's full id: 64 lower-case hex digits",
         )
     })?;
-    let deed = Deed {
-        decision: DecisionId(new_id()),
-        now_ms: app.clock.now_ms(),
-    };
+    let deed = app.deed();
     let admission = app
         .store
         .commit(reservation.id, container.to_string(), deed)

@@ -15,7 +15,7 @@ use plimsoll_host::request::create::{CreateRequest, ImageFacts, Judged, Policy, 
 use plimsoll_host::request::path::container_name;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{
-    Admission, Claim, Deed, NewReservation, Origin, Reservation, ReservationFilter, StoreError,
+    Admission, Claim, NewReservation, Origin, Reservation, ReservationFilter, StoreError,
     TeamChoice, User,
 };
 use serde_json::json;
@@ -132,10 +132,7 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
     let Some(container) = created["Id"].as_str() else {
         return Err(Refused::EngineNonsense);
     };
-    let deed = Deed {
-        decision: DecisionId(new_id()),
-        now_ms: app.clock.now_ms(),
-    };
+    let deed = app.deed();
     let committed = app
         .store
         .commit(intent.id, container.to_owned(), deed)

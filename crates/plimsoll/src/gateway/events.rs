@@ -1,14 +1,14 @@
 //! The engine's events, one by one: only those of the caller's containers, with the caller's names.
 
-use http::{Method, Response};
-use plimsoll_host::engine::empty;
+use http::Response;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{Reservation, User};
 use serde_json::{Value, json};
 
-use super::answer::{self, Body};
+use super::answer::Body;
 use super::refused::Refused;
 use super::route::Call;
+use super::upstream;
 use super::{names, resolve, stream, view};
 use crate::labels;
 use crate::state::App;
@@ -37,12 +37,7 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
         .filters(&filters)
         .finish();
     let path = format!("/events{query}");
-    let sent = call
-        .app
-        .engine
-        .send(Method::GET, &path, &[], empty(), None)
-        .await?;
-    let response = answer::accepted(sent).await?;
+    let response = upstream::follow(&call.app, &path).await?;
     let (app, user) = (call.app, call.user);
     Ok(stream::lines(response, move |event| {
         if only_others {

@@ -1,19 +1,14 @@
 //! Exec in own containers. Whose an exec is, the engine says: it belongs to its container.
 
-use std::time::Duration;
-
-use http::header::CONTENT_TYPE;
-use http::{Method, Response, StatusCode};
-use plimsoll_host::engine::{empty, full};
+use http::{Response, StatusCode};
 use plimsoll_host::request::exec::{ExecRequest, ExecStart};
 use serde_json::Value;
 
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
+use super::upstream;
 use super::{lifecycle, names, resolve, stream};
-
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
@@ -21,19 +16,14 @@ pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>
     let body = answer::read_json(&call.headers, call.body)?;
     let request = ExecRequest::parse(&body)?;
     let path = format!("/containers/{}/exec", owned.id);
-    let headers = [(CONTENT_TYPE, "application/json")];
-    let body = full(request.body().to_string());
-    let sent = call
-        .app
-        .engine
-        .send(Method::POST, &path, &headers, body, Some(CALL_TIMEOUT))
-        .await?;
-    let created = answer::engine_json(sent).await.map_err(|refused| {
+    let made = upstream::post_json(&call.app, &path, request.body().to_string()).await;
+    let made = made.map_err(|refused| {
         refused.renamed(
             &names::of(&owned.reservation),
             &names::shown(&owned.reservation),
         )
     })?;
+    let created = answer::engine_json(made).await?;
     Ok(answer::json(StatusCode::CREATED, &created))
 }
 
@@ -45,19 +35,8 @@ pub(super) async fn start(call: Call, id: &str) -> Result<Response<Body>, Refuse
     let path = format!("/exec/{id}/start");
     let body = request.body().to_string();
     if request.detach {
-        let headers = [(CONTENT_TYPE, "application/json")];
-        let sent = call
-            .app
-            .engine
-            .send(
-                Method::POST,
-                &path,
-                &headers,
-                full(body),
-                Some(CALL_TIMEOUT),
-            )
-            .await?;
-        return Ok(answer::status(answer::accepted(sent).await?.status()));
+        let done = upstream::post_json(&call.app, &path, body).await?;
+        return Ok(answer::status(done.status()));
     }
     let (upgrade, place) = (call.upgrade, call.place);
     stream::hijack(&call.app, &call.headers, upgrade, &path, Some(body), place).await
@@ -69,12 +48,8 @@ pub(super) async fn resize(mut call: Call, id: &str) -> Result<Response<Body>, R
     call.query.finish()?;
     answer::read_nothing(call.body)?;
     let path = format!("/exec/{id}/resize{query}");
-    let sent = call
-        .app
-        .engine
-        .send(Method::POST, &path, &[], empty(), Some(CALL_TIMEOUT))
-        .await?;
-    Ok(answer::status(answer::accepted(sent).await?.status()))
+    let done = upstream::post(&call.app, &path).await?;
+    Ok(answer::status(done.status()))
 }
 
 pub(super) async fn inspect(call: Call, id: &str) -> Result<Response<Body>, Refused> {
@@ -90,12 +65,7 @@ async fn own(call: &Call, id: &str) -> Result<Value, Refused> {
         return Err(absent());
     }
     let path = format!("/exec/{id}/json");
-    let sent = call
-        .app
-        .engine
-        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
-        .await?;
-    let seen = match answer::engine_json(sent).await {
+    let seen = match upstream::get(&call.app, &path).await {
         Err(Refused::Engine { status, .. }) if status == StatusCode::NOT_FOUND => {
             return Err(absent());
         }

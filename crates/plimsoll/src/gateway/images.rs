@@ -1,18 +1,14 @@
 //! Images: those on the engine were put there by its administrator and are everybody's to look at and
 //! to run.
 
-use std::time::Duration;
-
-use http::{Method, Response, StatusCode};
-use plimsoll_host::engine::empty;
+use http::{Response, StatusCode};
 use plimsoll_host::request::query::QueryBuilder;
 
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
+use super::upstream;
 use crate::state::App;
-
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     let all = call.query.bool("all")?;
@@ -30,15 +26,8 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
         .filters(&filters)
         .finish();
     let path = format!("/images/json{query}");
-    let sent = call
-        .app
-        .engine
-        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
-        .await?;
-    Ok(answer::json(
-        StatusCode::OK,
-        &answer::engine_json(sent).await?,
-    ))
+    let seen = upstream::get(&call.app, &path).await?;
+    Ok(answer::json(StatusCode::OK, &seen))
 }
 
 pub(super) async fn inspect(mut call: Call, name: &str) -> Result<Response<Body>, Refused> {
@@ -58,12 +47,6 @@ async fn one(app: &App, name: &str, what: &str) -> Result<Response<Body>, Refuse
         return Err(Refused::NotFound(format!("No such image: {name}")));
     }
     let path = format!("/images/{name}/{what}");
-    let sent = app
-        .engine
-        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
-        .await?;
-    Ok(answer::json(
-        StatusCode::OK,
-        &answer::engine_json(sent).await?,
-    ))
+    let seen = upstream::get(app, &path).await?;
+    Ok(answer::json(StatusCode::OK, &seen))
 }

@@ -19,15 +19,13 @@ use super::names;
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
+use super::upstream::{self, CALL_TIMEOUT};
 use crate::settle::settle;
 use crate::state::App;
 use crate::tasks::in_full;
 
 /// How long an answer waits for the ledger after the engine has acted.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(2);
-
-/// How long an ordinary call may take the engine.
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The query of stop and restart, written anew.
 pub(super) fn stop_query(query: &mut Query) -> Result<String, Refused> {
@@ -117,12 +115,8 @@ pub(super) async fn resize(mut call: Call, reference: &str) -> Result<Response<B
     call.query.finish()?;
     answer::read_nothing(call.body)?;
     let path = format!("/containers/{}/resize{query}", owned.id);
-    let sent = call
-        .app
-        .engine
-        .send(Method::POST, &path, &[], empty(), Some(CALL_TIMEOUT))
-        .await?;
-    Ok(answer::status(answer::accepted(sent).await?.status()))
+    let done = upstream::post(&call.app, &path).await?;
+    Ok(answer::status(done.status()))
 }
 
 /// Height and width of a terminal.
@@ -155,15 +149,7 @@ async fn rename_own(
     let engine_name = names::in_engine(&user.name, user.id, &name);
     let query = QueryBuilder::new().str("name", &engine_name).finish();
     let path = format!("/containers/{}/rename{query}", owned.id);
-    let renamed = match app
-        .engine
-        .send(Method::POST, &path, &[], empty(), Some(CALL_TIMEOUT))
-        .await
-    {
-        Ok(response) => answer::accepted(response).await,
-        Err(error) => Err(error.into()),
-    };
-    match renamed {
+    match upstream::post(app, &path).await {
         Ok(response) => Ok(answer::status(response.status())),
         Err(refused) => {
             app.store

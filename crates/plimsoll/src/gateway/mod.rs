@@ -19,6 +19,7 @@ mod start;
 mod stream;
 mod system;
 mod update;
+mod upstream;
 mod view;
 
 use std::collections::HashMap;

@@ -4,10 +4,9 @@
 use std::time::Duration;
 
 use http::{Method, Response};
-use plimsoll_core::entity::DecisionId;
 use plimsoll_host::engine::empty;
 use plimsoll_host::request::query::QueryBuilder;
-use plimsoll_store::{Deed, User};
+use plimsoll_store::User;
 
 use super::answer::{self, Body};
 use super::create::settle_own;
@@ -16,7 +15,6 @@ use super::resolve::{self, Owned};
 use super::route::Call;
 use super::{lifecycle, names};
 use crate::caps;
-use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
 use crate::settle::settle_locked;
 use crate::state::App;
@@ -96,10 +94,7 @@ async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
         return Err(Refused::no_container(&names::shown(&owned.reservation)));
     }
     let start = || {
-        let deed = Deed {
-            decision: DecisionId(new_id()),
-            now_ms: app.clock.now_ms(),
-        };
+        let deed = app.deed();
         app.store.start(owned.reservation.id, deed)
     };
     let mut admission = start().await?;

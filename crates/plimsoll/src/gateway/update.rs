@@ -1,16 +1,10 @@
 //! `POST /containers/{id}/update`: the whole resulting set of limits is worked out, the difference
 //! admitted, and every value sent explicitly, under the container's lock.
 
-use std::time::Duration;
-
-use http::header::CONTENT_TYPE;
-use http::{Method, Response, StatusCode};
-use plimsoll_core::entity::DecisionId;
+use http::{Response, StatusCode};
 use plimsoll_core::{Dimension, State};
-use plimsoll_host::engine::{empty, full};
 use plimsoll_host::request::RestartName;
 use plimsoll_host::request::update::{CurrentResources, UpdateRequest, resulting};
-use plimsoll_store::Deed;
 use serde_json::json;
 
 use super::answer::{self, Body};
@@ -18,10 +12,8 @@ use super::create::settle_own;
 use super::refused::Refused;
 use super::resolve;
 use super::route::Call;
-use crate::clock::new_id;
+use super::upstream;
 use crate::settle::settle_locked;
-
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
@@ -34,11 +26,7 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
         let settled = settle_locked(&app, &owned.id).await?;
         let reservation = settled.unwrap_or(owned.reservation);
         let path = format!("/containers/{}/json", owned.id);
-        let seen = app
-            .engine
-            .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
-            .await?;
-        let seen = answer::engine_json(seen).await?;
+        let seen = upstream::get(&app, &path).await?;
         let current = CurrentResources::from_host_config(&seen["HostConfig"]);
         let updated = resulting(&current, &request, false)?;
         if reservation.state == State::Stopped
@@ -55,36 +43,20 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
         for d in [Dimension::Cpu, Dimension::Memory, Dimension::Pids] {
             claim[d] = updated.after.get(d);
         }
-        let deed = Deed {
-            decision: DecisionId(new_id()),
-            now_ms: app.clock.now_ms(),
-        };
+        let deed = app.deed();
         let mut admission = app.store.resize(reservation.id, claim, deed).await?;
         if admission.reservation.is_none() {
             settle_own(&app, &user, Some(&owned.id)).await;
-            let deed = Deed {
-                decision: DecisionId(new_id()),
-                now_ms: app.clock.now_ms(),
-            };
+            let deed = app.deed();
             admission = app.store.resize(reservation.id, claim, deed).await?;
         }
         if admission.reservation.is_none() {
             return Err(Refused::Quota(Box::new(admission.decision)));
         }
         let path = format!("/containers/{}/update", owned.id);
-        let sent = app
-            .engine
-            .send(
-                Method::POST,
-                &path,
-                &[(CONTENT_TYPE, "application/json")],
-                full(updated.body.to_string()),
-                Some(CALL_TIMEOUT),
-            )
-            .await;
-        let answered = match sent {
+        let answered = match upstream::post_json(&app, &path, updated.body.to_string()).await {
             Ok(response) => answer::engine_json(response).await,
-            Err(error) => Err(error.into()),
+            Err(refused) => Err(refused),
         };
         // Whatever the engine made of it is what is charged.
         settle_locked(&app, &owned.id).await?;

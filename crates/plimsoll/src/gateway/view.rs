@@ -1,10 +1,7 @@
 //! Looking at own containers: list, inspect, top, logs, stats. Names, images and labels are shown as
 //! their owner knows them.
 
-use std::time::Duration;
-
-use http::{Method, Response, StatusCode};
-use plimsoll_host::engine::empty;
+use http::{Response, StatusCode};
 use plimsoll_host::request::query::{Filters, QueryBuilder};
 use plimsoll_store::{Reservation, User};
 use serde_json::{Value, json};
@@ -12,11 +9,10 @@ use serde_json::{Value, json};
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
+use super::upstream;
 use super::{names, resolve, stream};
 use crate::labels;
 use crate::state::App;
-
-const CALL_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Filters of a list that mean the same for a tenant as for the engine.
 const PASSED: [&str; 9] = [
@@ -47,12 +43,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
         .filters(&filters)
         .finish();
     let path = format!("/containers/json{query}");
-    let sent = call
-        .app
-        .engine
-        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
-        .await?;
-    let listed = answer::engine_json(sent).await?;
+    let listed = upstream::get(&call.app, &path).await?;
     let own = resolve::all(&call.app, &call.user).await?;
     let Value::Array(listed) = listed else {
         return Err(Refused::EngineNonsense);
@@ -113,12 +104,7 @@ pub(super) async fn inspect(mut call: Call, reference: &str) -> Result<Response<
     call.query.finish()?;
     let query = QueryBuilder::new().bool("size", size).finish();
     let path = format!("/containers/{}/json{query}", owned.id);
-    let sent = call
-        .app
-        .engine
-        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
-        .await?;
-    let mut seen = match answer::engine_json(sent).await {
+    let mut seen = match upstream::get(&call.app, &path).await {
         Err(Refused::Engine { status, .. }) if status == StatusCode::NOT_FOUND => {
             return Err(Refused::no_container(reference));
         }
@@ -167,15 +153,8 @@ pub(super) async fn top(mut call: Call, reference: &str) -> Result<Response<Body
         .opt_str("ps_args", args.as_deref())
         .finish();
     let path = format!("/containers/{}/top{query}", owned.id);
-    let sent = call
-        .app
-        .engine
-        .send(Method::GET, &path, &[], empty(), Some(CALL_TIMEOUT))
-        .await?;
-    Ok(answer::json(
-        StatusCode::OK,
-        &answer::engine_json(sent).await?,
-    ))
+    let seen = upstream::get(&call.app, &path).await?;
+    Ok(answer::json(StatusCode::OK, &seen))
 }
 
 pub(super) async fn logs(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
@@ -189,12 +168,8 @@ pub(super) async fn logs(mut call: Call, reference: &str) -> Result<Response<Bod
     }
     call.query.finish()?;
     let path = format!("/containers/{}/logs{}", owned.id, query.finish());
-    let sent = call
-        .app
-        .engine
-        .send(Method::GET, &path, &[], empty(), None)
-        .await?;
-    Ok(answer::relayed(answer::accepted(sent).await?))
+    let followed = upstream::follow(&call.app, &path).await?;
+    Ok(answer::relayed(followed))
 }
 
 pub(super) async fn stats(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
@@ -207,12 +182,7 @@ pub(super) async fn stats(mut call: Call, reference: &str) -> Result<Response<Bo
         .bool("one-shot", one_shot)
         .finish();
     let path = format!("/containers/{}/stats{query}", owned.id);
-    let sent = call
-        .app
-        .engine
-        .send(Method::GET, &path, &[], empty(), None)
-        .await?;
-    let response = answer::accepted(sent).await?;
+    let response = upstream::follow(&call.app, &path).await?;
     let name = json!(format!("/{}", names::shown(&owned.reservation)));
     Ok(stream::lines(response, move |mut reading| {
         reading["name"] = name.clone();
