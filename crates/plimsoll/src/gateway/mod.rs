@@ -48,6 +48,9 @@ const HEAD_MAX: usize = 64 * 1024;
 /// The most connections one uid may have open: more would take descriptors from everybody else.
 const CONNECTIONS_MAX: usize = 256;
 
+/// How long a connection too many may take to send something.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// The most bodies above [`answer::SMALL_BODY`] that are held in memory for one uid; others wait.
 const LARGE_BODIES_MAX: usize = 4;
 
@@ -71,7 +74,7 @@ pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<
                         let (app, ending) = (Arc::clone(&app), ending.clone());
                         connections.spawn(serve_connection(app, stream, place, ending));
                     }
-                    None => turn_away(&stream),
+                    None => places.turn_away(stream, &mut connections),
                 },
                 Err(error) => {
                     // Out of descriptors, most likely: connections that end give some back.
@@ -121,14 +124,22 @@ async fn serve_connection(
     }
 }
 
-/// Answers one connection too many without reading from it.
-fn turn_away(stream: &UnixStream) {
+/// Answers one connection too many, once its request has begun to arrive: an answer before it, or a
+/// close in the middle of it, reaches clients as a broken pipe in place of the reason.
+async fn turn_away(stream: UnixStream, leaving: Option<OwnedSemaphorePermit>) {
     const BODY: &str = r#"{"message":"plimsoll: too many open connections: close some first"}"#;
     let text = format!(
         "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n{BODY}",
         BODY.len()
     );
+    if leaving.is_some()
+        && tokio::time::timeout(LEAVE_TIMEOUT, stream.readable())
+            .await
+            .is_ok()
+    {
+        let _ = stream.try_read(&mut [0; 4096]);
+    }
     // A client that does not take even this is not waited for.
     let _ = stream.try_write(text.as_bytes());
 }
@@ -141,29 +152,45 @@ struct Places(HashMap<Option<u32>, Weak<Share>>);
 #[derive(Debug)]
 struct Share {
     connections: Arc<Semaphore>,
+    /// Connections beyond those, while they are told so.
+    leaving: Arc<Semaphore>,
     large_bodies: Semaphore,
 }
 
 impl Places {
     /// A place for one more connection, hijacked ones included, unless its uid has too many.
     fn enter(&mut self, stream: &UnixStream) -> Option<Place> {
+        let share = self.share(stream);
+        let permit = Arc::clone(&share.connections).try_acquire_owned().ok()?;
+        Some(Place {
+            share,
+            _connection: permit,
+        })
+    }
+
+    /// Tells a client that its uid has too many connections. Beyond [`CONNECTIONS_MAX`] of those, too,
+    /// it is not waited for.
+    fn turn_away(&mut self, stream: UnixStream, tasks: &mut JoinSet<()>) {
+        let leaving = Arc::clone(&self.share(&stream).leaving)
+            .try_acquire_owned()
+            .ok();
+        tasks.spawn(turn_away(stream, leaving));
+    }
+
+    fn share(&mut self, stream: &UnixStream) -> Arc<Share> {
         let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
         if self.0.len() > UIDS_KEPT {
             self.0.retain(|_, share| share.strong_count() > 0);
         }
         let known = self.0.get(&uid).and_then(Weak::upgrade);
-        let share = known.unwrap_or_else(|| {
+        known.unwrap_or_else(|| {
             let share = Arc::new(Share {
                 connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+                leaving: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
                 large_bodies: Semaphore::new(LARGE_BODIES_MAX),
             });
             self.0.insert(uid, Arc::downgrade(&share));
             share
-        });
-        let permit = Arc::clone(&share.connections).try_acquire_owned().ok()?;
-        Some(Place {
-            share,
-            _connection: permit,
         })
     }
 }
