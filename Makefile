@@ -17,7 +17,8 @@ test: ## Everything CI runs, on a real engine
 	@scripts/test.sh
 
 test-v2: ## The cgroup v2 tests alone, in a guest of their own
-	@scripts/test-v2.sh
+	@cargo build --locked --package plimsoll
+	@scripts/test-v2.sh --binary "$${CARGO_TARGET_DIR:-target}/debug/plimsoll"
 
 coverage: ## Line coverage of the tests; fails under 85 %
 	@scripts/coverage.sh

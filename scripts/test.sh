@@ -80,7 +80,7 @@ shellcheck --external-sources "$REPO"/scripts/*.sh "$REPO"/.ci/run
 
 step cgroup v2
 if [[ -x $REPO/scripts/test-v2.sh ]]; then
-  "$REPO/scripts/test-v2.sh"
+  "$REPO/scripts/test-v2.sh" --binary "${CARGO_TARGET_DIR:-$REPO/target}/debug/plimsoll"
 else
   echo 'skipped: no scripts/test-v2.sh'
 fi
