@@ -141,6 +141,7 @@ impl Bench {
         let id = ReservationId(next_id());
         let new = NewReservation {
             id,
+            kind: plimsoll_store::ObjectKind::Container,
             decision: DecisionId(next_id()),
             claim: self.claim(n),
             origin: Origin::Gateway,

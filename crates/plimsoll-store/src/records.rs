@@ -275,11 +275,48 @@ pub enum TeamChoice {
     Team(TeamId),
 }
 
+/// What a reservation keeps on an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ObjectKind {
+    /// A container, known by its id.
+    #[default]
+    Container,
+    /// A volume, known by the name the engine has for it.
+    Volume,
+    /// A network, known by its id.
+    Network,
+    /// An image, known by the reference the engine has for it.
+    Image,
+}
+
+impl ObjectKind {
+    /// The name in the API and the ledger.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Volume => "volume",
+            Self::Network => "network",
+            Self::Image => "image",
+        }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Container, Self::Volume, Self::Network, Self::Image]
+            .into_iter()
+            .find(|k| k.name() == name)
+    }
+}
+
 /// A claim to be charged.
 #[derive(Debug, Clone)]
 pub struct NewReservation {
     /// Id, made by the caller. It is the key that travels on the container.
     pub id: ReservationId,
+    /// What it is for.
+    pub kind: ObjectKind,
     /// Id of the decision, made by the caller.
     pub decision: DecisionId,
     /// What is asked.
@@ -288,7 +325,7 @@ pub struct NewReservation {
     pub origin: Origin,
     /// Key for safe repetition.
     pub idempotency: Option<Idempotency>,
-    /// The name its owner gives the container; unique among their live ones.
+    /// The name its owner gives the object; unique among their live ones of its kind.
     pub container_name: Option<String>,
     /// The image as the owner named it.
     pub image: Option<String>,
@@ -303,6 +340,8 @@ pub struct NewReservation {
 pub struct Reservation {
     /// Id.
     pub id: ReservationId,
+    /// What it is for.
+    pub kind: ObjectKind,
     /// Where it runs.
     pub host: String,
     /// Whose it is.
@@ -323,7 +362,7 @@ pub struct Reservation {
     pub origin: Origin,
     /// The decision that admitted it; `None` for a fact that nobody was asked about.
     pub decision: Option<DecisionId>,
-    /// The engine's id of the container.
+    /// The engine's id of the container, or of another [`ObjectKind`].
     pub container: Option<String>,
     /// The name its owner calls it by.
     pub container_name: Option<String>,
@@ -401,6 +440,8 @@ pub struct Admission {
 /// Which reservations to list. `None` means any.
 #[derive(Debug, Clone, Default)]
 pub struct ReservationFilter {
+    /// For objects of this kind.
+    pub kind: ObjectKind,
     /// Of this user.
     pub user: Option<UserId>,
     /// In this team.

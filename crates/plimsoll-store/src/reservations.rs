@@ -23,8 +23,8 @@ use crate::error::{Result, StoreError};
 use crate::people;
 use crate::quotas;
 use crate::records::{
-    Admission, Claim, Decision, Evaluation, Host, HostLease, NewReservation, Reservation,
-    ReservationFilter, Role, Team, TeamChoice, User,
+    Admission, Claim, Decision, Evaluation, Host, HostLease, NewReservation, ObjectKind,
+    Reservation, ReservationFilter, Role, Team, TeamChoice, User,
 };
 use crate::{ADMISSION_DEADLINE, Store, rows, violations};
 
@@ -104,6 +104,7 @@ fn advise(
     let team = judged.team.as_ref().map(|t| t.id);
     let sql = format!(
         "{} WHERE r.user_id = ?1 AND r.team_id IS ?2 AND r.container_name IS NOT NULL
+         AND r.kind = 'container'
          AND r.host = ?3 AND r.state <> 'pending' AND {}",
         rows::RESERVATION,
         rows::LIVE
@@ -351,11 +352,16 @@ fn name_is_taken(books: &Books<'_>, r: &Reservation) -> Result<bool> {
         .connection
         .prepare_cached(
             "SELECT EXISTS (SELECT 1 FROM reservation
-             WHERE user_id = ?1 AND container_name = ?2 AND id <> ?3
+             WHERE user_id = ?1 AND container_name = ?2 AND kind = ?4 AND id <> ?3
                AND state <> 'released' AND state <> 'void')",
         )?
         .query_row(
-            params![r.user.to_string(), r.container_name, r.id.to_string()],
+            params![
+                r.user.to_string(),
+                r.container_name,
+                r.id.to_string(),
+                r.kind.name()
+            ],
             |row| row.get(0),
         )?;
     Ok(taken)
@@ -589,7 +595,7 @@ impl Store {
                      WHERE id = ?1",
                 )?
                 .execute(params![id.to_string(), container, admitted.id.to_string()])
-                .map_err(|e| conflict(e, id, None, Some(&container)))?;
+                .map_err(|e| conflict(e, r.kind, id, None, Some(&container)))?;
             let reservation = Reservation {
                 container: Some(container),
                 expires_ms: None,
@@ -828,7 +834,7 @@ impl Store {
                     "UPDATE reservation SET container_id = ?2, expires_at = NULL WHERE id = ?1",
                 )?
                 .execute(params![id.to_string(), container])
-                .map_err(|e| conflict(e, id, None, Some(&container)))?;
+                .map_err(|e| conflict(e, r.kind, id, None, Some(&container)))?;
             Ok(Reservation {
                 container: Some(container),
                 expires_ms: None,
@@ -873,17 +879,12 @@ impl Store {
     /// `NotFound`, or `Conflict` when the owner has a live container of that name.
     pub async fn rename(&self, id: ReservationId, name: String) -> Result<()> {
         self.charge(move |books| {
-            let changed = books
+            let r = find(books, id)?;
+            books
                 .connection
                 .prepare_cached("UPDATE reservation SET container_name = ?2 WHERE id = ?1")?
                 .execute(params![id.to_string(), name])
-                .map_err(|e| conflict(e, id, Some(&name), None))?;
-            if changed == 0 {
-                return Err(StoreError::NotFound {
-                    what: "reservation",
-                    name: id.to_string(),
-                });
-            }
+                .map_err(|e| conflict(e, r.kind, id, Some(&name), None))?;
             Ok(())
         })
         .await
@@ -914,47 +915,60 @@ impl Store {
         })
     }
 
-    /// The live reservation a user calls by this name.
+    /// The live reservation of this kind that a user calls by this name.
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub fn by_name(&self, user: UserId, name: &str) -> Result<Option<Reservation>> {
+    pub fn by_name(
+        &self,
+        user: UserId,
+        kind: ObjectKind,
+        name: &str,
+    ) -> Result<Option<Reservation>> {
         self.read(|books| {
             let sql = format!(
-                "{} WHERE r.user_id = ?1 AND r.container_name = ?2 AND {}",
+                "{} WHERE r.user_id = ?1 AND r.container_name = ?2 AND r.kind = ?3 AND {}",
                 rows::RESERVATION,
                 rows::LIVE
             );
             let mut statement = books.connection.prepare_cached(&sql)?;
             Ok(statement
-                .query_row([user.to_string().as_str(), name], rows::reservation)
+                .query_row(
+                    [user.to_string().as_str(), name, kind.name()],
+                    rows::reservation,
+                )
                 .optional()?)
         })
     }
 
-    /// Live reservations of `user` with a container whose id starts with `prefix`; at most two, which
+    /// Live reservations of `user` with an object of this kind whose id starts with `prefix`; at most two, which
     /// is enough to know that a prefix is ambiguous.
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub fn by_container_prefix(&self, user: UserId, prefix: &str) -> Result<Vec<Reservation>> {
+    pub fn by_id_prefix(
+        &self,
+        user: UserId,
+        kind: ObjectKind,
+        prefix: &str,
+    ) -> Result<Vec<Reservation>> {
         self.read(|books| {
             let sql = format!(
                 "{} WHERE r.user_id = ?1 AND substr(r.container_id, 1, length(?2)) = ?2
-                 AND {} LIMIT 2",
+                 AND r.kind = ?3 AND {} LIMIT 2",
                 rows::RESERVATION,
                 rows::LIVE
             );
             rows::all(
                 books.connection,
                 &sql,
-                [user.to_string().as_str(), prefix],
+                [user.to_string().as_str(), prefix, kind.name()],
                 rows::reservation,
             )
         })
     }
 
-    /// Reservations, newest first.
+    /// Reservations of one kind, newest first.
     ///
     /// # Errors
     /// When the ledger cannot be read.
@@ -968,7 +982,8 @@ impl Store {
                 let names = names.collect::<Vec<_>>().join(", ");
                 sql.push_str(&format!(" AND r.state IN ({names})"));
             }
-            let mut by: Vec<String> = Vec::new();
+            sql.push_str(" AND r.kind = ?");
+            let mut by: Vec<String> = vec![filter.kind.name().to_owned()];
             let columns = [
                 ("r.user_id", filter.user.map(|u| u.to_string())),
                 ("r.team_id", filter.team.map(|t| t.to_string())),
@@ -1029,6 +1044,7 @@ impl Store {
 fn taken(error: rusqlite::Error, r: &Reservation) -> StoreError {
     conflict(
         error,
+        r.kind,
         r.id,
         r.container_name.as_deref(),
         r.container.as_deref(),
@@ -1037,6 +1053,7 @@ fn taken(error: rusqlite::Error, r: &Reservation) -> StoreError {
 
 fn conflict(
     error: rusqlite::Error,
+    kind: ObjectKind,
     id: ReservationId,
     name: Option<&str>,
     container: Option<&str>,
@@ -1047,14 +1064,18 @@ fn conflict(
     // SQLite names the columns of the index: "UNIQUE constraint failed: reservation.host, ...".
     let columns = error.to_string();
     StoreError::Conflict(if columns.contains("container_name") {
-        format!(
-            "the container name \"/{}\" is already in use: remove (or rename) that container \
-             to be able to reuse that name",
-            name.unwrap_or_default()
-        )
+        let name = name.unwrap_or_default();
+        match kind {
+            ObjectKind::Container => format!(
+                "the container name \"/{name}\" is already in use: remove (or rename) that \
+                 container to be able to reuse that name"
+            ),
+            other => format!("{} with name {name} already exists", other.name()),
+        }
     } else if columns.contains("container_id") {
         format!(
-            "container {} is bound to another reservation",
+            "{} {} is bound to another reservation",
+            kind.name(),
             container.unwrap_or_default()
         )
     } else if columns.contains("reservation.id") {
@@ -1128,6 +1149,7 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
     )?;
     let reservation = Reservation {
         id: new.id,
+        kind: new.kind,
         host: new.claim.host.clone(),
         user: judged.user.id,
         user_name: judged.user.name,
@@ -1169,8 +1191,8 @@ fn insert(
         .prepare_cached(
             "INSERT INTO reservation (id, host, user_id, team_id, project, state, claim, origin,
                                       decision_id, caller, idem_key, fingerprint, container_id,
-                                      container_name, image, expires_at, created_at, changed_at)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17)",
+                                      container_name, image, expires_at, created_at, changed_at, kind)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?18)",
         )?
         .execute(params![
             new.id.to_string(),
@@ -1189,9 +1211,10 @@ fn insert(
             name,
             new.image,
             container.is_none().then_some(new.expires_ms),
-            new.now_ms
+            new.now_ms,
+            new.kind.name()
         ])
-        .map_err(|e| conflict(e, new.id, name, container))?;
+        .map_err(|e| conflict(e, new.kind, new.id, name, container))?;
     Ok(())
 }
 

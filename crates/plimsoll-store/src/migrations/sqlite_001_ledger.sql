@@ -91,10 +91,14 @@ CREATE TABLE account (
 CREATE TABLE reservation (
     id             TEXT PRIMARY KEY,
     host           TEXT NOT NULL,
+    -- What is kept on the engine; the columns named for a container hold any kind's id and name.
+    kind           TEXT NOT NULL DEFAULT 'container'
+                   CHECK (kind = 'container' OR kind = 'volume' OR kind = 'network'
+                          OR kind = 'image'),
     user_id        TEXT NOT NULL,
     team_id        TEXT,
     project        TEXT,
-    -- Alternatives, here and below: a list of three builds a temporary table for each row written.
+    -- Alternatives, here and above: a list of three builds a temporary table for each row written.
     state          TEXT NOT NULL
                    CHECK (state = 'pending' OR state = 'active' OR state = 'stopped'
                           OR state = 'released' OR state = 'void'),
@@ -114,11 +118,12 @@ CREATE TABLE reservation (
     started_at     INTEGER
 ) STRICT, WITHOUT ROWID;
 CREATE UNIQUE INDEX reservation_key ON reservation (caller, idem_key) WHERE idem_key IS NOT NULL;
+-- Ids of containers, networks and images are digits, names of volumes hold dots: they never meet.
 CREATE UNIQUE INDEX reservation_container ON reservation (host, container_id)
     WHERE container_id IS NOT NULL;
 -- What is live is asked for in these words everywhere (rows::LIVE), or the index is not used. It also
--- keeps the names of a user's live containers apart; those without a name never clash.
-CREATE UNIQUE INDEX reservation_live ON reservation (user_id, container_name)
+-- keeps the names of a user's live objects of one kind apart; those without a name never clash.
+CREATE UNIQUE INDEX reservation_live ON reservation (user_id, container_name, kind)
     WHERE state <> 'released' AND state <> 'void';
 
 CREATE TABLE decision (

@@ -4,7 +4,7 @@ use plimsoll_core::entity::{DecisionId, ReservationId};
 use plimsoll_core::quota::Capacity;
 use plimsoll_core::units::{AMOUNT_MAX, Bytes, MilliCpu};
 use plimsoll_core::{Dimension, LevelKind, State};
-use plimsoll_store::{HostLease, NewReservation, ReservationFilter, StoreError};
+use plimsoll_store::{HostLease, NewReservation, ObjectKind, ReservationFilter, StoreError};
 
 use crate::world::{HOST, World, container, cpu, engine_id, key};
 
@@ -120,6 +120,7 @@ async fn one_key_one_charge() {
     let (ada, bob) = (w.user("ada").await, w.user("bob").await);
     let with = |user, caller: &str, body: &str| NewReservation {
         idempotency: key(caller, "k", body),
+        kind: plimsoll_store::ObjectKind::Container,
         ..w.request(w.claim(user, container(1000)))
     };
     let first = w.store.reserve(with(ada, "ada", "a")).await.unwrap();
@@ -137,6 +138,7 @@ async fn one_key_one_charge() {
     w.set(ada.0, Dimension::Cpu, 1500).await;
     let with_key = || NewReservation {
         idempotency: key("ada", "k2", "c"),
+        kind: plimsoll_store::ObjectKind::Container,
         ..w.request(w.claim(ada, container(1000)))
     };
     let refused = w.store.reserve(with_key()).await.unwrap();
@@ -212,7 +214,14 @@ async fn a_late_commit_whose_name_is_taken_is_a_conflict_and_a_late_fact_is_not(
         .unwrap();
     assert_eq!(bound.container_name, None);
     assert_eq!(w.user_cpu(ada), 200);
-    assert_eq!(w.store.by_name(ada, "web").unwrap().unwrap().id, second.id);
+    assert_eq!(
+        w.store
+            .by_name(ada, ObjectKind::Container, "web")
+            .unwrap()
+            .unwrap()
+            .id,
+        second.id
+    );
     w.sound().await;
 }
 
@@ -295,12 +304,25 @@ async fn names_are_unique_among_the_live() {
         "/web"
     );
     w.store.rename(db, "sql".into()).await.unwrap();
-    assert_eq!(w.store.by_name(ada, "sql").unwrap().unwrap().id, db);
-    assert!(w.store.by_name(ada, "db").unwrap().is_none());
+    assert_eq!(
+        w.store
+            .by_name(ada, ObjectKind::Container, "sql")
+            .unwrap()
+            .unwrap()
+            .id,
+        db
+    );
+    assert!(
+        w.store
+            .by_name(ada, ObjectKind::Container, "db")
+            .unwrap()
+            .is_none()
+    );
     w.store.release(web, w.now()).await.unwrap();
     w.store.rename(db, "web".into()).await.unwrap();
     let twice = NewReservation {
         id: db,
+        kind: plimsoll_store::ObjectKind::Container,
         ..w.request(w.claim(ada, container(1)))
     };
     assert_refused!(
@@ -320,7 +342,12 @@ async fn an_id_prefix_finds_one_or_knows_it_is_ambiguous() {
         let commit = w.store.commit(id, container_id.into(), w.deed());
         commit.await.unwrap();
     }
-    let count = |prefix| w.store.by_container_prefix(ada, prefix).unwrap().len();
+    let count = |prefix| {
+        w.store
+            .by_id_prefix(ada, ObjectKind::Container, prefix)
+            .unwrap()
+            .len()
+    };
     for (prefix, found) in [
         ("ab", 2),
         ("abc", 1),
@@ -590,4 +617,43 @@ async fn a_claim_of_nobody_is_not_found() {
         w.store.decision(DecisionId(w.id())),
         StoreError::NotFound { .. }
     );
+}
+
+#[tokio::test]
+async fn a_volume_and_a_container_may_share_a_name_and_lists_keep_them_apart() {
+    let w = World::new().await;
+    let ada = w.user("ada").await;
+    let named = |kind, name: &str| NewReservation {
+        kind,
+        container_name: Some(name.to_owned()),
+        ..w.request(w.claim(ada, plimsoll_core::Amounts::ZERO))
+    };
+    let mut ids = Vec::new();
+    for (kind, engine) in [
+        (ObjectKind::Container, "ab12"),
+        (ObjectKind::Volume, "ada.1.web"),
+        (ObjectKind::Network, "ab34"),
+    ] {
+        let made = w.store.reserve(named(kind, "web")).await.unwrap();
+        let made = made.reservation.expect("nothing is asked for");
+        assert_eq!(made.kind, kind);
+        let admitted = w.store.commit(made.id, engine.to_owned(), w.deed()).await;
+        assert_eq!(admitted.unwrap().reservation.unwrap().kind, kind);
+        let again = w.store.reserve(named(kind, "web")).await;
+        assert!(matches!(again, Err(StoreError::Conflict(why)) if why.contains(kind.name())));
+        ids.push((kind, made.id));
+    }
+    for (kind, id) in ids {
+        assert_eq!(w.store.by_name(ada, kind, "web").unwrap().unwrap().id, id);
+        let filter = ReservationFilter {
+            kind,
+            ..ReservationFilter::default()
+        };
+        let listed = w.store.reservations(filter).await.unwrap();
+        assert_eq!(listed.iter().map(|r| r.id).collect::<Vec<_>>(), [id]);
+    }
+    let prefixed = |kind| w.store.by_id_prefix(ada, kind, "ab").unwrap().len();
+    assert_eq!(prefixed(ObjectKind::Container), 1);
+    assert_eq!(prefixed(ObjectKind::Network), 1);
+    assert_eq!(prefixed(ObjectKind::Volume), 0);
 }

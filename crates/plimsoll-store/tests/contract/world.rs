@@ -191,6 +191,7 @@ impl World {
     pub(crate) fn request(&self, claim: Claim) -> NewReservation {
         NewReservation {
             id: ReservationId(self.id()),
+            kind: plimsoll_store::ObjectKind::Container,
             decision: DecisionId(self.id()),
             claim,
             origin: Origin::Gateway,

@@ -376,6 +376,7 @@ impl Request {
         };
         NewReservation {
             id: ReservationId(self.id),
+            kind: plimsoll_store::ObjectKind::Container,
             decision: deed.decision,
             claim: Claim {
                 user: UserId(self.user),

@@ -15,8 +15,8 @@ use plimsoll_host::request::create::{CreateRequest, ImageFacts, Judged, Policy, 
 use plimsoll_host::request::path::container_name;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{
-    Admission, Claim, NewReservation, Origin, Reservation, ReservationFilter, StoreError,
-    TeamChoice, User,
+    Admission, Claim, NewReservation, ObjectKind, Origin, Reservation, ReservationFilter,
+    StoreError, TeamChoice, User,
 };
 use serde_json::json;
 
@@ -197,7 +197,9 @@ async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<Reservation, Refused
             try_reserve(app, intent).await
         }
         Err(StoreError::Conflict(_)) => {
-            if let Some(holder) = app.store.by_name(intent.user.id, &intent.name)?
+            if let Some(holder) =
+                app.store
+                    .by_name(intent.user.id, ObjectKind::Container, &intent.name)?
                 && let Some(container) = holder.container
             {
                 lifecycle::settle_soon(app, &container).await;
@@ -218,6 +220,7 @@ async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError
         i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2);
     let new = NewReservation {
         id: intent.id,
+        kind: ObjectKind::Container,
         decision: DecisionId(new_id()),
         claim: intent.claim.clone(),
         origin: Origin::Gateway,
@@ -346,7 +349,11 @@ fn free_name(app: &App, user: &User) -> Result<String, Refused> {
     loop {
         let random = new_id().as_u64_pair().1;
         let name = names::invented(random);
-        if app.store.by_name(user.id, &name)?.is_none() {
+        if app
+            .store
+            .by_name(user.id, ObjectKind::Container, &name)?
+            .is_none()
+        {
             return Ok(name);
         }
     }

@@ -219,6 +219,7 @@ mod tests {
         });
         let reservation = Reservation {
             id: plimsoll_core::entity::ReservationId(uuid::Uuid::nil()),
+            kind: plimsoll_store::ObjectKind::Container,
             host: "h".into(),
             user: plimsoll_core::entity::UserId(uuid::Uuid::nil()),
             user_name: "ada".into(),
