@@ -8,6 +8,7 @@ use plimsoll_core::entity::{
 use plimsoll_core::quota::{Capacity, Mode, TeamMode};
 use plimsoll_core::remedy::Remedy;
 use plimsoll_core::reservation::State;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// What a person may do on the whole system.
@@ -310,6 +311,16 @@ impl ObjectKind {
     }
 }
 
+/// A folder or file of the host that a container mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostMount {
+    /// As its owner wrote it.
+    pub path: String,
+    /// The container cannot write to it.
+    pub read_only: bool,
+}
+
 /// A claim to be charged.
 #[derive(Debug, Clone)]
 pub struct NewReservation {
@@ -329,6 +340,10 @@ pub struct NewReservation {
     pub container_name: Option<String>,
     /// The image as the owner named it.
     pub image: Option<String>,
+    /// Of a volume: the container's reservation after whose end it goes.
+    pub goes_with: Option<ReservationId>,
+    /// Of a container: what it mounts of the host.
+    pub host_mounts: Vec<HostMount>,
     /// When it is void unless committed, Unix milliseconds.
     pub expires_ms: i64,
     /// Now, Unix milliseconds.
@@ -376,6 +391,10 @@ pub struct Reservation {
     pub changed_ms: i64,
     /// When the container was first seen running, Unix milliseconds.
     pub started_ms: Option<i64>,
+    /// Of a volume: the container's reservation after whose end it goes.
+    pub goes_with: Option<ReservationId>,
+    /// Of a container: what it mounts of the host.
+    pub host_mounts: Vec<HostMount>,
 }
 
 /// What was decided about a claim, and why.

@@ -873,6 +873,46 @@ impl Store {
         .await
     }
 
+    /// A volume goes once this container's reservation has ended; with `None` it stays.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn goes_with(
+        &self,
+        volume: ReservationId,
+        container: Option<ReservationId>,
+    ) -> Result<()> {
+        self.charge(move |books| {
+            find(books, volume)?;
+            books
+                .connection
+                .prepare_cached("UPDATE reservation SET goes_with = ?2 WHERE id = ?1")?
+                .execute(params![
+                    volume.to_string(),
+                    container.map(|c| c.to_string())
+                ])?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Live volumes whose container has ended: they go, too.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn volumes_to_go(&self, host: &str) -> Result<Vec<Reservation>> {
+        self.read(|books| {
+            let sql = format!(
+                "{} JOIN reservation c ON c.id = r.goes_with
+                 WHERE r.goes_with IS NOT NULL AND r.host = ?1 AND {}
+                   AND (c.state = 'released' OR c.state = 'void')",
+                rows::RESERVATION,
+                rows::LIVE
+            );
+            rows::all(books.connection, &sql, [host], rows::reservation)
+        })
+    }
+
     /// Gives a container another name.
     ///
     /// # Errors
@@ -898,14 +938,39 @@ impl Store {
         self.read(|books| find(books, id))
     }
 
-    /// The reservation a container is charged by.
+    /// The live reservation of a volume or image, by the engine's name for it.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn by_engine_name(
+        &self,
+        host: &str,
+        kind: ObjectKind,
+        name: &str,
+    ) -> Result<Option<Reservation>> {
+        self.read(|books| {
+            let sql = format!(
+                "{} WHERE r.host = ?1 AND r.kind = ?2 AND r.container_id = ?3
+                 AND (r.kind = 'volume' OR r.kind = 'image') AND {}",
+                rows::RESERVATION,
+                rows::LIVE
+            );
+            let mut statement = books.connection.prepare_cached(&sql)?;
+            Ok(statement
+                .query_row([host, kind.name(), name], rows::reservation)
+                .optional()?)
+        })
+    }
+
+    /// The reservation a container or network is charged by.
     ///
     /// # Errors
     /// When the ledger cannot be read.
     pub fn by_container(&self, host: &str, container: &str) -> Result<Option<Reservation>> {
         self.read(|books| {
             let sql = format!(
-                "{} WHERE r.host = ?1 AND r.container_id = ?2",
+                "{} WHERE r.host = ?1 AND r.container_id = ?2
+                 AND r.kind <> 'volume' AND r.kind <> 'image'",
                 rows::RESERVATION
             );
             let mut statement = books.connection.prepare_cached(&sql)?;
@@ -1167,6 +1232,8 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
         created_ms: new.now_ms,
         changed_ms: new.now_ms,
         started_ms: None,
+        goes_with: new.goes_with,
+        host_mounts: new.host_mounts.clone(),
     };
     watch(books, &reservation, &decision, new.now_ms)?;
     Ok(Admission {
@@ -1191,8 +1258,10 @@ fn insert(
         .prepare_cached(
             "INSERT INTO reservation (id, host, user_id, team_id, project, state, claim, origin,
                                       decision_id, caller, idem_key, fingerprint, container_id,
-                                      container_name, image, expires_at, created_at, changed_at, kind)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17, ?18)",
+                                      container_name, image, expires_at, created_at, changed_at, kind,
+                                      goes_with, host_mounts)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?17,
+                     ?18, ?19, ?20)",
         )?
         .execute(params![
             new.id.to_string(),
@@ -1212,7 +1281,9 @@ fn insert(
             new.image,
             container.is_none().then_some(new.expires_ms),
             new.now_ms,
-            new.kind.name()
+            new.kind.name(),
+            new.goes_with.map(|r| r.to_string()),
+            (!new.host_mounts.is_empty()).then(|| rows::json(&new.host_mounts))
         ])
         .map_err(|e| conflict(e, new.kind, new.id, name, container))?;
     Ok(())

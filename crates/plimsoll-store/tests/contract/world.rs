@@ -192,6 +192,8 @@ impl World {
         NewReservation {
             id: ReservationId(self.id()),
             kind: plimsoll_store::ObjectKind::Container,
+            goes_with: None,
+            host_mounts: Vec::new(),
             decision: DecisionId(self.id()),
             claim,
             origin: Origin::Gateway,

@@ -377,6 +377,8 @@ impl Request {
         NewReservation {
             id: ReservationId(self.id),
             kind: plimsoll_store::ObjectKind::Container,
+            goes_with: None,
+            host_mounts: Vec::new(),
             decision: deed.decision,
             claim: Claim {
                 user: UserId(self.user),

@@ -11,7 +11,9 @@ use plimsoll_core::admit::{Owner, Path};
 use plimsoll_core::entity::{DecisionId, ReservationId, TeamId};
 use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::{EngineError, ImageInspect, full};
-use plimsoll_host::request::create::{CreateRequest, ImageFacts, Judged, Policy, judge};
+use plimsoll_host::request::create::{
+    CreateRequest, ImageFacts, Judged, MountPolicy, Policy, judge,
+};
 use plimsoll_host::request::path::container_name;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{
@@ -23,7 +25,7 @@ use serde_json::json;
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
-use super::{lifecycle, names};
+use super::{lifecycle, names, volumes};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
@@ -72,6 +74,12 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         Owner::Team(place) => TeamChoice::Team(TeamId(place.team.entity)),
         Owner::User(_) => TeamChoice::NoTeam,
     };
+    if !judged.host_mounts.is_empty() {
+        return Err(Refused::denied(
+            "policy",
+            "folders of the host cannot be mounted yet",
+        ));
+    }
     let claim = Claim {
         user: user.id,
         team,
@@ -105,6 +113,20 @@ struct Intent {
 async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused> {
     let _in_flight = app.in_flight.enter(intent.id);
     let reservation = reserve(&app, &intent).await?;
+    let maker = volumes::Maker {
+        app: &app,
+        user: &intent.user,
+        team: intent.claim.team,
+        project: intent.claim.project.as_deref(),
+    };
+    let ensured = maker.ensure(&intent.judged.volumes, intent.id, intent.judged.auto_remove);
+    let ensured = match ensured.await {
+        Ok(ensured) => ensured,
+        Err(refused) => {
+            app.store.void(intent.id, app.clock.now_ms()).await?;
+            return Err(refused);
+        }
+    };
     let engine_name = names::of(&reservation);
     let query = QueryBuilder::new().str("name", &engine_name).finish();
     let sent = app
@@ -125,6 +147,7 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         Ok(created) => created,
         Err(refused @ Refused::Engine { .. }) => {
             app.store.void(intent.id, app.clock.now_ms()).await?;
+            ensured.undo(&app).await;
             return Err(refused.renamed(&engine_name, &intent.name));
         }
         Err(other) => return Err(other),
@@ -216,21 +239,26 @@ async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<Reservation, Refused
 
 async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError> {
     let now_ms = app.clock.now_ms();
-    let ttl_ms =
-        i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2);
     let new = NewReservation {
         id: intent.id,
         kind: ObjectKind::Container,
+        goes_with: None,
+        host_mounts: Vec::new(),
         decision: DecisionId(new_id()),
         claim: intent.claim.clone(),
         origin: Origin::Gateway,
         idempotency: None,
         container_name: Some(intent.name.clone()),
         image: Some(intent.image.clone()),
-        expires_ms: now_ms + ttl_ms,
+        expires_ms: now_ms + ttl_ms(app),
         now_ms,
     };
     app.store.reserve(new).await
+}
+
+/// How long a reservation of the gateway's is kept without a commit, milliseconds.
+pub(super) fn ttl_ms(app: &App) -> i64 {
+    i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2)
 }
 
 /// Settles every active container of a user, within [`SETTLE_TIMEOUT`], but for the one whose lock the
@@ -276,6 +304,12 @@ async fn judged(
     let parent = caps::parent(&app.instance, team_id, user.id);
     let mut policy = Policy::new(facts.hierarchy.cgroup_parent(&parent));
     policy.storage_opt = facts.bounds_storage;
+    policy.mounts = MountPolicy {
+        volume_prefix: names::in_engine(&user.name, user.id, ""),
+        key: id.0.simple().to_string(),
+        stash: String::new(),
+        writes_as: None,
+    };
     let instance = app.instance.as_str();
     policy.labels =
         names::reserved_labels(instance, id, user.id, team.map(|(_, name)| name), project);
@@ -320,7 +354,11 @@ fn path_allows_more(path: &Path) -> bool {
 }
 
 /// The team a claim goes to: by label, by header, else the user's default; `-` is none.
-fn team_choice(app: &App, label: Option<&str>, headers: &HeaderMap) -> Result<TeamChoice, Refused> {
+pub(super) fn team_choice(
+    app: &App,
+    label: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<TeamChoice, Refused> {
     let header = header(headers, "x-plimsoll-team");
     match label.or(header.as_deref()).filter(|text| !text.is_empty()) {
         None => Ok(TeamChoice::Default),
@@ -337,7 +375,7 @@ fn team_choice(app: &App, label: Option<&str>, headers: &HeaderMap) -> Result<Te
     }
 }
 
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers
         .get(name)
         .and_then(|v| v.to_str().ok())

@@ -10,7 +10,7 @@ use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{names, resolve, stream};
+use super::{mounts, names, resolve, stream};
 use crate::labels;
 use crate::state::App;
 
@@ -65,6 +65,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
             container["Image"] = json!(image);
         }
         names::clean_labels(&mut container["Labels"]);
+        mounts::show(&mut container, reservation);
         shown.push(container);
         if last.is_some_and(|last| shown.len() as i64 >= last) {
             break;
@@ -121,6 +122,7 @@ fn show(seen: &mut Value, reservation: &Reservation) {
         seen["Config"]["Image"] = json!(image);
     }
     names::clean_labels(&mut seen["Config"]["Labels"]);
+    mounts::show(seen, reservation);
     seen["HostConfig"]["CgroupParent"] = json!("");
     for path in ["LogPath", "HostnamePath", "HostsPath", "ResolvConfPath"] {
         if seen.get(path).is_some() {
@@ -237,6 +239,8 @@ mod tests {
             created_ms: 0,
             changed_ms: 0,
             started_ms: None,
+            goes_with: None,
+            host_mounts: Vec::new(),
         };
         show(&mut seen, &reservation);
         let text = seen.to_string();
