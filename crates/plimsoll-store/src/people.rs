@@ -26,7 +26,7 @@ pub struct NewMember {
     pub user: UserId,
     /// Lead or member; `None` keeps, or makes a plain member.
     pub role: Option<MemberRole>,
-    /// The allotments that change; see [`Store::put_member`].
+    /// The dimensions of the allotment that are named; see [`Store::put_member`].
     pub allotment: Option<Vec<(plimsoll_core::Dimension, u64)>>,
     /// How far they may reach into the pool.
     pub borrow: Option<Vec<(plimsoll_core::Dimension, plimsoll_core::Limit)>>,
@@ -340,9 +340,10 @@ impl Store {
 
     /// Puts a user into a team or changes their place in it.
     ///
-    /// A new member's allotment, where none is given: a copy of their own quota if this is their
-    /// first team and nobody takes it from the pool (the team then becomes their default), else
-    /// nothing. Allotments taken from the pool may not exceed it.
+    /// A new member's allotment starts from a copy of their own quota if this is their first team and
+    /// nobody takes it from the pool, else from nothing; a known member's from what they have. The
+    /// dimensions that are named replace it. A first team becomes their default. Allotments taken from
+    /// the pool may not exceed it.
     ///
     /// # Errors
     /// `NotFound`, or `Invalid` when the pool does not hold what is taken from it.
@@ -361,7 +362,7 @@ impl Store {
 
             let mut allotment = match &old {
                 Some(old) => old.allotment,
-                None if new.allotment.is_none() && first_team && !new.from_pool => {
+                None if first_team && !new.from_pool => {
                     quotas::as_allotment(&rows::quota(db, new.user.0)?.limits)
                 }
                 None => Limits::nothing(),

@@ -481,13 +481,11 @@ impl Model {
         let old = place.members.get(&user).copied();
         let mut allotment = match old {
             Some((allotment, _)) => allotment,
-            None if milli.is_none() && first && !from_pool => {
-                person.quota.limits.map(|d, limit| match limit {
-                    _ if !d.is_summed() => Limit::Unlimited,
-                    Limit::Unlimited => Limit::AtMost(0),
-                    limit => limit,
-                })
-            }
+            None if first && !from_pool => person.quota.limits.map(|d, limit| match limit {
+                _ if !d.is_summed() => Limit::Unlimited,
+                Limit::Unlimited => Limit::AtMost(0),
+                limit => limit,
+            }),
             None => Limits::nothing(),
         };
         if let Some(milli) = milli {
