@@ -8,6 +8,7 @@ mod audit;
 mod books;
 mod decisions;
 mod error;
+mod hosts;
 mod lock;
 mod metrics;
 mod migrate;
@@ -59,6 +60,7 @@ struct Inner {
     writer: Writer,
     readers: Mutex<Vec<Reader>>,
     decided: decisions::Counters,
+    leases: Arc<hosts::Leases>,
     path: PathBuf,
     _lock: lock::DataDirLock,
 }
@@ -101,6 +103,7 @@ impl Store {
             writer,
             readers: Mutex::new(Vec::new()),
             decided: decisions::Counters::default(),
+            leases: Arc::default(),
             path,
             _lock: lock,
         };

@@ -3,15 +3,14 @@
 //! Two kinds of step, never mixed up. *Requests* are admitted: [`Store::reserve`], [`Store::start`],
 //! [`Store::resize`] and a late [`Store::commit`] ask [`plimsoll_core::admit()`] and may be refused.
 //! *Facts* are recorded: what the engine shows is charged even over a limit and opens a violation.
+//! Either is `Fenced` where this store does not own the host: see [`crate::hosts`].
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
 use plimsoll_core::admit::{LevelKind, Path, Verdict, admit};
 use plimsoll_core::dimension::{Amounts, Dimension};
-use plimsoll_core::entity::{
-    DecisionId, EntityKind, MemberRole, ReservationId, SYSTEM_ID, TeamId, UserId,
-};
+use plimsoll_core::entity::{DecisionId, MemberRole, ReservationId, TeamId, UserId};
 use plimsoll_core::quota::TeamShape;
 use plimsoll_core::remedy::{Holding, Remedy, refusal, remedies};
 use plimsoll_core::reservation::State;
@@ -23,8 +22,8 @@ use crate::error::{Result, StoreError};
 use crate::people;
 use crate::quotas;
 use crate::records::{
-    Admission, Claim, Decision, Evaluation, Host, HostLease, NewReservation, Reservation,
-    ReservationFilter, Role, Team, TeamChoice, User,
+    Admission, Claim, Decision, Evaluation, NewReservation, Reservation, ReservationFilter, Role,
+    Team, TeamChoice, User,
 };
 use crate::{ADMISSION_DEADLINE, Store, rows, violations};
 
@@ -212,7 +211,7 @@ fn keep_decision(books: &Books<'_>, d: &Decision) -> Result<()> {
     Ok(())
 }
 
-fn find(books: &Books<'_>, id: ReservationId) -> Result<Reservation> {
+pub(crate) fn find(books: &Books<'_>, id: ReservationId) -> Result<Reservation> {
     static SQL: LazyLock<String> =
         LazyLock::new(|| format!("{} WHERE r.id = ?1", rows::RESERVATION));
     rows::one(
@@ -323,28 +322,6 @@ fn watch(books: &mut Books<'_>, r: &Reservation, decision: &Decision, now_ms: i6
     follow(books, r, "admitted by a level in shadow mode", now_ms)
 }
 
-fn check_lease(books: &mut Books<'_>, lease: &HostLease) -> Result<()> {
-    if books.host(&lease.host)?.epoch == lease.epoch {
-        Ok(())
-    } else {
-        Err(StoreError::Fenced {
-            host: lease.host.clone(),
-        })
-    }
-}
-
-/// A reconciler touches only its own host's rows.
-fn check_host(lease: &HostLease, host: &str) -> Result<()> {
-    if lease.host == host {
-        Ok(())
-    } else {
-        Err(StoreError::Invalid(format!(
-            "a container on host {host} cannot be charged by the owner of {}",
-            lease.host
-        )))
-    }
-}
-
 /// Whether another live container of the owner has the name of this reservation.
 fn name_is_taken(books: &Books<'_>, r: &Reservation) -> Result<bool> {
     let taken = books
@@ -372,47 +349,6 @@ fn claim_of(r: &Reservation, amounts: Amounts) -> Claim {
 }
 
 impl Store {
-    /// Takes over a host: its capacity is known from now on, and whoever had it before can no longer
-    /// write its rows.
-    ///
-    /// # Errors
-    /// When the ledger cannot be written.
-    pub async fn claim_host(
-        &self,
-        name: String,
-        capacity: plimsoll_core::quota::Capacity,
-        now_ms: i64,
-    ) -> Result<HostLease> {
-        self.write(move |books| {
-            books.connection.execute(
-                "INSERT INTO host (name, cpu, memory, epoch, claimed_at) VALUES (?1, ?2, ?3, 1, ?4)
-                 ON CONFLICT (name) DO UPDATE
-                 SET cpu = ?2, memory = ?3, epoch = epoch + 1, claimed_at = ?4",
-                params![
-                    name,
-                    capacity.cpu.0.cast_signed(),
-                    capacity.memory.0.cast_signed(),
-                    now_ms
-                ],
-            )?;
-            let host = rows::host(books.connection, &name)?;
-            quotas::follow_entity(books, EntityKind::System, SYSTEM_ID, now_ms)?;
-            Ok(HostLease {
-                host: host.name,
-                epoch: host.epoch,
-            })
-        })
-        .await
-    }
-
-    /// A host and what it has.
-    ///
-    /// # Errors
-    /// `NotFound`.
-    pub fn host(&self, name: &str) -> Result<Host> {
-        self.read(|books| books.host(name))
-    }
-
     /// Would this claim fit? Nothing is charged, nothing kept.
     ///
     /// # Errors
@@ -492,19 +428,19 @@ impl Store {
         }
         let given_up = Arc::new(AtomicBool::new(false));
         let late = Arc::clone(&given_up);
-        let reserve = self.decide(new.decision, move |books| {
+        let decision = new.decision;
+        let step = self.step_on(new.claim.host.clone(), move |books| {
             if late.load(Ordering::Acquire) {
                 return Err(StoreError::Busy);
             }
             reserve(books, &new)
         });
-        match tokio::time::timeout(ADMISSION_DEADLINE, reserve).await {
+        match tokio::time::timeout(ADMISSION_DEADLINE, self.decide(decision, step)).await {
             Ok(admission) => admission,
             Err(_) => {
                 given_up.store(true, Ordering::Release);
                 // Behind the reservation in the same queue, and before any other try of its caller.
-                let taken_back = self.inner.writer.post(false, move |books| {
-                    let r = find(books, id)?;
+                let give_up = self.step(id, move |books, r| {
                     if r.state == State::Pending {
                         record(books, &r, State::Void, &r.claim, "given up", now_ms)?;
                         books
@@ -514,7 +450,7 @@ impl Store {
                     }
                     Ok(())
                 });
-                if taken_back.is_err() {
+                if self.inner.writer.post(false, give_up).is_err() {
                     tracing::warn!(reservation = %id, "an abandoned charge stays until it expires");
                 }
                 Err(StoreError::Busy)
@@ -535,8 +471,7 @@ impl Store {
         container: String,
         deed: Deed,
     ) -> Result<Admission> {
-        self.decide(deed.decision, move |books| {
-            let r = find(books, id)?;
+        let step = self.step(id, move |books, r| {
             if let Some(bound) = &r.container {
                 if *bound != container {
                     return Err(StoreError::Conflict(format!(
@@ -601,8 +536,8 @@ impl Store {
                 reservation: Some(reservation),
                 replayed: false,
             })
-        })
-        .await
+        });
+        self.decide(deed.decision, step).await
     }
 
     /// Ends a reservation that never got a container. Does nothing to one that is bound or ended.
@@ -610,14 +545,13 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub async fn void(&self, id: ReservationId, now_ms: i64) -> Result<Reservation> {
-        self.charge(move |books| {
-            let r = find(books, id)?;
+        let step = self.step(id, move |books, r| {
             if r.state != State::Pending {
                 return Ok(r);
             }
             record(books, &r, State::Void, &r.claim, "voided", now_ms)
-        })
-        .await
+        });
+        self.charge(step).await
     }
 
     /// Fact: the container is gone. Does nothing twice.
@@ -625,14 +559,13 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub async fn release(&self, id: ReservationId, now_ms: i64) -> Result<Reservation> {
-        self.charge(move |books| {
-            let r = find(books, id)?;
+        let step = self.step(id, move |books, r| {
             if r.state.is_final() {
                 return Ok(r);
             }
             record(books, &r, State::Released, &r.claim, "released", now_ms)
-        })
-        .await
+        });
+        self.charge(step).await
     }
 
     /// Fact: the container will not run by itself. Does nothing twice, nor to one that has no
@@ -641,14 +574,13 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub async fn stopped(&self, id: ReservationId, now_ms: i64) -> Result<Reservation> {
-        self.charge(move |books| {
-            let r = find(books, id)?;
+        let step = self.step(id, move |books, r| {
             if r.state != State::Active {
                 return Ok(r);
             }
             record(books, &r, State::Stopped, &r.claim, "stopped", now_ms)
-        })
-        .await
+        });
+        self.charge(step).await
     }
 
     /// Fact: the container runs, or the engine will start it by itself.
@@ -656,8 +588,7 @@ impl Store {
     /// # Errors
     /// `NotFound`.
     pub async fn running(&self, id: ReservationId, now_ms: i64) -> Result<Reservation> {
-        self.charge(move |books| {
-            let r = find(books, id)?;
+        let step = self.step(id, move |books, r| {
             if r.state != State::Stopped {
                 return Ok(r);
             }
@@ -669,8 +600,8 @@ impl Store {
                 "started by the engine",
                 now_ms,
             )
-        })
-        .await
+        });
+        self.charge(step).await
     }
 
     /// Asks to start a stopped container: its runtime dimensions are admitted again. One that is
@@ -679,8 +610,7 @@ impl Store {
     /// # Errors
     /// `NotFound`, `Conflict` for one that has ended.
     pub async fn start(&self, id: ReservationId, deed: Deed) -> Result<Admission> {
-        self.decide(deed.decision, move |books| {
-            let r = find(books, id)?;
+        let step = self.step(id, move |books, r| {
             if r.state.is_final() {
                 return Err(StoreError::Conflict(format!("reservation {id} has ended")));
             }
@@ -710,8 +640,8 @@ impl Store {
                 reservation: Some(started),
                 replayed: false,
             })
-        })
-        .await
+        });
+        self.decide(deed.decision, step).await
     }
 
     /// Asks to change what a container claims. Only what grows is checked.
@@ -724,8 +654,7 @@ impl Store {
         amounts: Amounts,
         deed: Deed,
     ) -> Result<Admission> {
-        self.decide(deed.decision, move |books| {
-            let r = find(books, id)?;
+        let step = self.step(id, move |books, r| {
             if r.state.is_final() {
                 return Err(StoreError::Conflict(format!("reservation {id} has ended")));
             }
@@ -749,8 +678,8 @@ impl Store {
                 reservation: Some(resized),
                 replayed: false,
             })
-        })
-        .await
+        });
+        self.decide(deed.decision, step).await
     }
 
     /// Fact: the container's claim is this, whatever was asked.
@@ -763,8 +692,7 @@ impl Store {
         amounts: Amounts,
         now_ms: i64,
     ) -> Result<Reservation> {
-        self.charge(move |books| {
-            let r = find(books, id)?;
+        let step = self.step(id, move |books, r| {
             if r.state.is_final() || r.claim == amounts {
                 return Ok(r);
             }
@@ -776,28 +704,24 @@ impl Store {
                 "changed behind Plimsoll's back",
                 now_ms,
             )
-        })
-        .await
+        });
+        self.charge(step).await
     }
 
     /// Fact: a container came to be for this reservation, seen by the reconciler. Charged even if the
     /// reservation was voided meanwhile.
     ///
     /// # Errors
-    /// `NotFound`, `Fenced` when this process no longer owns the host, `Conflict` when it is bound
-    /// to another container, or the container to another reservation, `Invalid` for another host.
+    /// `NotFound`, or `Conflict` when it is bound to another container, or the container to another
+    /// reservation.
     pub async fn bound(
         &self,
         id: ReservationId,
         container: String,
         state: State,
-        lease: HostLease,
         now_ms: i64,
     ) -> Result<Reservation> {
-        self.charge(move |books| {
-            check_lease(books, &lease)?;
-            let mut r = find(books, id)?;
-            check_host(&lease, &r.host)?;
+        let step = self.step(id, move |books, mut r| {
             if r.container
                 .as_ref()
                 .is_some_and(|bound| *bound != container)
@@ -834,26 +758,22 @@ impl Store {
                 expires_ms: None,
                 ..r
             })
-        })
-        .await
+        });
+        self.charge(step).await
     }
 
     /// Fact: a container that came past Plimsoll is taken under a user's charge.
     ///
     /// # Errors
-    /// `NotFound` for an unknown user, `Fenced` when this process no longer owns the host, `Conflict`
-    /// when the container is charged already or its owner has a live one of that name, `Invalid` for
-    /// another host.
+    /// `NotFound` for an unknown user, `Conflict` when the container is charged already or its owner
+    /// has a live one of that name.
     pub async fn adopt(
         &self,
         new: NewReservation,
         container: String,
         state: State,
-        lease: HostLease,
     ) -> Result<Reservation> {
-        self.charge(move |books| {
-            check_lease(books, &lease)?;
-            check_host(&lease, &new.claim.host)?;
+        let step = self.step_on(new.claim.host.clone(), move |books| {
             let user = books.user(new.claim.user)?;
             let team = books.team_of(&user, new.claim.team)?;
             insert(books, &new, team.as_ref(), state, None, Some(&container))?;
@@ -863,8 +783,8 @@ impl Store {
             let r = find(books, new.id)?;
             follow(books, &r, "adopted", new.now_ms)?;
             Ok(r)
-        })
-        .await
+        });
+        self.charge(step).await
     }
 
     /// Gives a container another name.
@@ -872,21 +792,15 @@ impl Store {
     /// # Errors
     /// `NotFound`, or `Conflict` when the owner has a live container of that name.
     pub async fn rename(&self, id: ReservationId, name: String) -> Result<()> {
-        self.charge(move |books| {
-            let changed = books
+        let step = self.step(id, move |books, _| {
+            books
                 .connection
                 .prepare_cached("UPDATE reservation SET container_name = ?2 WHERE id = ?1")?
                 .execute(params![id.to_string(), name])
                 .map_err(|e| conflict(e, id, Some(&name), None))?;
-            if changed == 0 {
-                return Err(StoreError::NotFound {
-                    what: "reservation",
-                    name: id.to_string(),
-                });
-            }
             Ok(())
-        })
-        .await
+        });
+        self.charge(step).await
     }
 
     /// A reservation.
