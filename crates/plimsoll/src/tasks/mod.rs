@@ -5,6 +5,7 @@ pub mod caps;
 pub mod collect;
 pub mod events;
 pub mod reconcile;
+pub mod retain;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
