@@ -6,6 +6,7 @@
 
 mod audit;
 mod books;
+mod check;
 mod decisions;
 mod error;
 mod hosts;
@@ -183,25 +184,6 @@ impl Store {
     /// What stands in the way.
     pub async fn ping(&self) -> Result<()> {
         self.charge(|books| books.capacity().map(drop)).await
-    }
-
-    /// SQLite's own check of the file, and of every balance against the reservations behind it.
-    /// Returns the differences in words; an empty list is a sound ledger.
-    ///
-    /// # Errors
-    /// When the ledger cannot be read at all.
-    pub async fn check(&self) -> Result<Vec<String>> {
-        self.read_list(|books| {
-            let mut found: Vec<String> = rows::all(
-                books.connection,
-                "SELECT * FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
-                [],
-                |row| row.get(0),
-            )?;
-            found.extend(reservations::balance_differences(books)?);
-            Ok(found)
-        })
-        .await
     }
 }
 
