@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use plimsoll_core::entity::SYSTEM_ID;
 use plimsoll_core::quota::{Mode, TeamMode, built_in_classes};
 use plimsoll_core::{Amounts, Dimension, Limit, Limits, State, admit};
+use plimsoll_store::FORGET_MAX;
 use uuid::Uuid;
 
 use super::{Charge, Model, Quota, Team, User};
@@ -84,6 +85,15 @@ impl Model {
                     self.remove_team(*id);
                 }
                 return Ok(Outcome::Gone(!holds));
+            }
+            What::Forget => {
+                let seen = self.charges.iter().take(FORGET_MAX);
+                let ended: Vec<Uuid> = seen
+                    .filter(|(_, charge)| charge.state.is_final())
+                    .map(|(id, _)| *id)
+                    .collect();
+                self.charges.retain(|id, _| !ended.contains(id));
+                self.keys.retain(|_, (_, id)| !ended.contains(id));
             }
             What::FinishDrains => {
                 let users: Vec<Uuid> = self
