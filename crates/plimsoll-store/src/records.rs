@@ -199,7 +199,7 @@ pub struct Host {
     pub epoch: u64,
 }
 
-/// The right of one process to write a host's rows.
+/// The right of one process to write a host's rows; the store that took it over has it in mind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLease {
     /// The host.

@@ -250,6 +250,27 @@ impl World {
         assert!(found.is_empty(), "the ledger is not sound: {found:#?}");
     }
 
+    /// Every row that a step on a reservation writes.
+    pub(crate) fn rows(&self) -> Vec<String> {
+        let shell = self.shell();
+        let columns = |table: &str| {
+            let sql = format!(
+                "SELECT group_concat('quote(' || name || ')', ' || ') FROM pragma_table_info('{table}')"
+            );
+            shell
+                .query_row(&sql, [], |row| row.get::<_, String>(0))
+                .expect("a table")
+        };
+        let mut found = Vec::new();
+        for table in ["account", "reservation", "decision", "violation"] {
+            let sql = format!("SELECT {} FROM {table}", columns(table));
+            let mut statement = shell.prepare(&sql).expect("a query");
+            let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+            found.extend(rows.map(|row| row.expect("a row")));
+        }
+        found
+    }
+
     /// Another connection to the ledger's file: what an operator with a shell could do.
     pub(crate) fn shell(&self) -> rusqlite::Connection {
         rusqlite::Connection::open(self.path().join(plimsoll_store::LEDGER_FILE)).expect("a file")

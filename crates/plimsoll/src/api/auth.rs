@@ -478,7 +478,7 @@ mod tests {
         };
         let state = plimsoll_core::State::Active;
         app.store
-            .adopt(adopted, container.clone(), state, app.lease.clone())
+            .adopt(adopted, container.clone(), state)
             .await
             .unwrap();
 

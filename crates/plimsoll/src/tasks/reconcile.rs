@@ -173,13 +173,7 @@ async fn bind(app: &App, container: &ContainerSummary) -> Result<bool, String> {
         }
         let bound = app
             .store
-            .bound(
-                id,
-                id_text.clone(),
-                State::Active,
-                app.lease.clone(),
-                app.clock.now_ms(),
-            )
+            .bound(id, id_text.clone(), State::Active, app.clock.now_ms())
             .await;
         match bound {
             Ok(_) => {}

@@ -138,10 +138,7 @@ async fn bind(app: &App, name: String, key: Option<ReservationId>) -> Result<boo
         return Ok(false);
     }
     let now_ms = app.clock.now_ms();
-    let bound = app
-        .store
-        .bound(id, name, State::Active, app.lease.clone(), now_ms)
-        .await;
+    let bound = app.store.bound(id, name, State::Active, now_ms).await;
     match bound {
         Ok(_) => Ok(true),
         // The commit was only slow.
