@@ -13,6 +13,8 @@ pub mod capacity;
 pub mod cgroup;
 pub mod collector;
 pub mod engine;
+pub mod folders;
 pub mod ids;
+pub mod os_user;
 pub mod peer;
 pub mod request;

@@ -319,6 +319,8 @@ pub struct HostMount {
     pub path: String,
     /// The container cannot write to it.
     pub read_only: bool,
+    /// The container runs with its owner's uid and gid.
+    pub as_owner: bool,
 }
 
 /// A claim to be charged.

@@ -12,6 +12,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine_facts;
+pub mod folders;
 pub mod gateway;
 pub mod install;
 pub mod labels;

@@ -36,6 +36,7 @@ async fn restored(config: &Config, root: &Path) -> Result<String, CliError> {
         }
         Err(error) => return Err(failed(&error)),
     };
+    let folders = crate::folders::restore(config, &store).await;
     let instance: Instance = config.instance.parse().map_err(|error| failed(&error))?;
     let tree = of_host(&store, &instance, &config.host)
         .await
@@ -46,7 +47,14 @@ async fn restored(config: &Config, root: &Path) -> Result<String, CliError> {
     let driver = driver(config, root);
     let hierarchy =
         Hierarchy::detect(&config.cgroup_root, driver).map_err(|error| failed(&error))?;
-    outcome(hierarchy.apply_tree(&tree)).map_err(CliError::Caps)
+    let caps = outcome(hierarchy.apply_tree(&tree)).map_err(CliError::Caps)?;
+    match folders {
+        Ok(0) => Ok(caps),
+        Ok(containers) => Ok(format!(
+            "{caps}; folders of {containers} containers mounted"
+        )),
+        Err(why) => Err(CliError::Caps(why)),
+    }
 }
 
 /// The driver the engine will use: the configured one, else its own choice, which is systemd on

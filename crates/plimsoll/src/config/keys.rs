@@ -178,6 +178,29 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "mounts.roots",
+        set: |c, text| {
+            c.mounts.roots = words(text);
+            Ok(())
+        },
+        check: |c| {
+            let fits = |root: &String| root == "~" || root.starts_with('/') && root.len() > 1;
+            if c.mounts.roots.iter().all(fits) {
+                Ok(())
+            } else {
+                Err("must hold absolute paths below the root, or ~ for each user's home".to_owned())
+            }
+        },
+    },
+    Key {
+        path: "mounts.stash",
+        set: |c, text| {
+            c.mounts.stash = text.into();
+            Ok(())
+        },
+        check: |c| absolute(&c.mounts.stash),
+    },
+    Key {
         path: "reservations.gateway_ttl_s",
         set: |c, text| whole(text).map(|n| c.reservations.gateway_ttl_s = n),
         check: |c| ttl(c.reservations.gateway_ttl_s),

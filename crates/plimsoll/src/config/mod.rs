@@ -36,6 +36,8 @@ pub struct Config {
     pub cgroup_root: PathBuf,
     /// The gateway.
     pub tenants: Tenants,
+    /// Folders of the host in containers.
+    pub mounts: Mounts,
     /// Reservations.
     pub reservations: Reservations,
     /// Metering.
@@ -56,6 +58,25 @@ pub struct Tenants {
     pub provision_groups: Vec<String>,
     /// Whom a refused person should turn to, in words.
     pub contact: Option<String>,
+}
+
+/// What of the host tenants may mount.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mounts {
+    /// Folders under which they may: `~` is their home, `{user}` their login name.
+    pub roots: Vec<String>,
+    /// Where Plimsoll mounts them for the engine.
+    pub stash: PathBuf,
+}
+
+impl Default for Mounts {
+    fn default() -> Self {
+        Self {
+            roots: vec!["~".to_owned()],
+            stash: "/run/plimsoll-mounts".into(),
+        }
+    }
 }
 
 /// How reservations expire.
@@ -139,6 +160,7 @@ impl Default for Config {
             host: "local".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             tenants: Tenants::default(),
+            mounts: Mounts::default(),
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),

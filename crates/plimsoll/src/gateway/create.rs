@@ -11,14 +11,15 @@ use plimsoll_core::admit::{Owner, Path};
 use plimsoll_core::entity::{DecisionId, ReservationId, TeamId};
 use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::{EngineError, ImageInspect, full};
+use plimsoll_host::os_user::OsUser;
 use plimsoll_host::request::create::{
     CreateRequest, ImageFacts, Judged, MountPolicy, Policy, judge,
 };
 use plimsoll_host::request::path::container_name;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{
-    Admission, Claim, NewReservation, ObjectKind, Origin, Reservation, ReservationFilter,
-    StoreError, TeamChoice, User,
+    Admission, Claim, HostMount, NewReservation, ObjectKind, Origin, Reservation,
+    ReservationFilter, StoreError, TeamChoice, User,
 };
 use serde_json::json;
 
@@ -29,6 +30,7 @@ use super::{lifecycle, names, volumes};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
+use crate::folders::{self, MountError};
 use crate::settle::settle;
 use crate::state::App;
 use crate::tasks::in_full;
@@ -67,19 +69,27 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         .or_else(|| header(&call.headers, "x-plimsoll-project"));
     let path = app.store.path(user.id, team, &app.lease.host)?;
     let id = ReservationId(new_id());
-    let judged = judged(&app, &user, &path, &request, &image, project.as_deref(), id).await?;
+    let os_user = if request.mounts_host() {
+        folders::os_user(&user).await.map_err(|error| {
+            tracing::error!(%error, "the host's accounts cannot be asked");
+            Refused::EngineAway(format!("the host's accounts cannot be asked: {error}"))
+        })?
+    } else {
+        None
+    };
+    let asks = Asks {
+        request: &request,
+        image: &image,
+        project: project.as_deref(),
+        os_user: os_user.as_ref(),
+    };
+    let judged = judged(&app, &user, &path, &asks, id).await?;
 
     // The very team whose cgroup the body names, whatever the default becomes meanwhile.
     let team = match &path.owner {
         Owner::Team(place) => TeamChoice::Team(TeamId(place.team.entity)),
         Owner::User(_) => TeamChoice::NoTeam,
     };
-    if !judged.host_mounts.is_empty() {
-        return Err(Refused::denied(
-            "policy",
-            "folders of the host cannot be mounted yet",
-        ));
-    }
     let claim = Claim {
         user: user.id,
         team,
@@ -94,6 +104,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         name,
         image: request.image,
         user,
+        os_user,
     };
     // The client may go away at any moment; what was begun is finished all the same.
     let finished = tokio::spawn(finish(app, intent)).await;
@@ -108,19 +119,26 @@ struct Intent {
     name: String,
     image: String,
     user: User,
+    os_user: Option<OsUser>,
+}
+
+impl Intent {
+    fn host_mounts(&self) -> Vec<HostMount> {
+        let as_owner = self.judged.as_owner;
+        let mounts = self.judged.host_mounts.iter().map(|used| HostMount {
+            path: used.path.clone(),
+            read_only: used.read_only,
+            as_owner,
+        });
+        mounts.collect()
+    }
 }
 
 async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused> {
     let _in_flight = app.in_flight.enter(intent.id);
     let reservation = reserve(&app, &intent).await?;
-    let maker = volumes::Maker {
-        app: &app,
-        user: &intent.user,
-        team: intent.claim.team,
-        project: intent.claim.project.as_deref(),
-    };
-    let ensured = maker.ensure(&intent.judged.volumes, intent.id, intent.judged.auto_remove);
-    let ensured = match ensured.await {
+    let prepared = prepare(&app, &intent).await;
+    let ensured = match prepared {
         Ok(ensured) => ensured,
         Err(refused) => {
             app.store.void(intent.id, app.clock.now_ms()).await?;
@@ -148,6 +166,7 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         Err(refused @ Refused::Engine { .. }) => {
             app.store.void(intent.id, app.clock.now_ms()).await?;
             ensured.undo(&app).await;
+            clear_folders(&app, &intent).await;
             return Err(refused.renamed(&engine_name, &intent.name));
         }
         Err(other) => return Err(other),
@@ -192,6 +211,51 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         StatusCode::CREATED,
         &json!({"Id": container, "Warnings": warnings}),
     ))
+}
+
+/// Makes the volumes and mounts the folders that the container needs.
+async fn prepare(app: &App, intent: &Intent) -> Result<volumes::Ensured, Refused> {
+    let mounts = intent.host_mounts();
+    let mounted = folders::mount(&app.config, intent.id, &mounts, intent.os_user.clone()).await;
+    if let Err(error) = mounted {
+        clear_folders(app, intent).await;
+        return Err(refused_mount(error));
+    }
+    let maker = volumes::Maker {
+        app,
+        user: &intent.user,
+        team: intent.claim.team,
+        project: intent.claim.project.as_deref(),
+    };
+    let judged = &intent.judged;
+    let ensured = maker
+        .ensure(&judged.volumes, intent.id, judged.auto_remove)
+        .await;
+    if ensured.is_err() {
+        clear_folders(app, intent).await;
+    }
+    ensured
+}
+
+/// What is left the reconciler clears.
+async fn clear_folders(app: &App, intent: &Intent) {
+    if intent.judged.host_mounts.is_empty() {
+        return;
+    }
+    if let Err(error) = folders::clear(&app.config, intent.id).await {
+        tracing::warn!(error = in_full(&error), "a mount is left behind");
+    }
+}
+
+/// Why a folder of the host is not mounted, as a tenant hears it.
+pub(super) fn refused_mount(error: MountError) -> Refused {
+    match error {
+        MountError::Refused(words) => Refused::denied("policy", words),
+        MountError::Failed(words) => {
+            tracing::error!(words, "folders of the host cannot be mounted");
+            Refused::EngineAway(words)
+        }
+    }
 }
 
 /// The engine did not answer. Where nothing can have happened the reservation is voided; where
@@ -243,7 +307,7 @@ async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError
         id: intent.id,
         kind: ObjectKind::Container,
         goes_with: None,
-        host_mounts: Vec::new(),
+        host_mounts: intent.host_mounts(),
         decision: DecisionId(new_id()),
         claim: intent.claim.clone(),
         origin: Origin::Gateway,
@@ -282,15 +346,27 @@ pub(super) async fn settle_own(app: &App, user: &User, held: Option<&str>) {
     let _ = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
 }
 
+/// What is asked, and by whom.
+struct Asks<'a> {
+    request: &'a CreateRequest,
+    image: &'a ImageInspect,
+    project: Option<&'a str>,
+    os_user: Option<&'a OsUser>,
+}
+
 async fn judged(
     app: &App,
     user: &User,
     path: &Path,
-    request: &CreateRequest,
-    image: &ImageInspect,
-    project: Option<&str>,
+    asks: &Asks<'_>,
     id: ReservationId,
 ) -> Result<Judged, Refused> {
+    let Asks {
+        request,
+        image,
+        project,
+        os_user,
+    } = *asks;
     let facts = engine_facts(app).await?;
     let effective = path.effective_limits();
     let mut defaults = app.store.container_defaults(user.id)?;
@@ -307,8 +383,11 @@ async fn judged(
     policy.mounts = MountPolicy {
         volume_prefix: names::in_engine(&user.name, user.id, ""),
         key: id.0.simple().to_string(),
-        stash: String::new(),
-        writes_as: None,
+        stash: folders::as_text(&folders::stash(&app.config)),
+        writes_as: os_user.map(|os_user| (os_user.uid, os_user.gid)),
+        home: os_user
+            .and_then(folders::home)
+            .map(|home| folders::as_text(&home)),
     };
     let instance = app.instance.as_str();
     policy.labels =

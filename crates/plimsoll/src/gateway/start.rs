@@ -9,13 +9,14 @@ use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::User;
 
 use super::answer::{self, Body};
-use super::create::settle_own;
+use super::create::{refused_mount, settle_own};
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
 use super::{lifecycle, names};
 use crate::caps;
 use crate::engine_facts::engine_facts;
+use crate::folders;
 use crate::settle::settle_locked;
 use crate::state::App;
 use crate::tasks::in_full;
@@ -58,8 +59,10 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
         // Held from the admission until the engine has answered and the ledger has followed: whoever
         // settled the container in between would free what it was admitted for.
         let _held = app.container_locks.lock(&owned.id).await;
-        admit(&app, &user, &owned).await?;
-        assert_caps(&app, &owned).await?;
+        if let Err(refused) = prepared(&app, &user, &owned).await {
+            remove_unstarted(&app, &owned).await;
+            return Err(refused);
+        }
         let path = format!("/containers/{}/{verb}", owned.id);
         let sent = app
             .engine
@@ -84,6 +87,36 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
     })
     .await;
     done.unwrap_or(Err(Refused::EngineNonsense))
+}
+
+/// Everything that must hold before the engine is asked.
+async fn prepared(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
+    admit(app, user, owned).await?;
+    assert_caps(app, owned).await?;
+    let mounted = folders::mount_again(app, &owned.reservation).await;
+    mounted.map_err(refused_mount)
+}
+
+/// A start that fails ends a container that was to be removed at its end: `docker run --rm` waits for
+/// that. The engine does so for the starts it is asked for.
+async fn remove_unstarted(app: &App, owned: &Owned) {
+    let Ok(Some(seen)) = app.engine.inspect(&owned.id).await else {
+        return;
+    };
+    if !seen.host_config.auto_remove || seen.state.status != "created" {
+        return;
+    }
+    if let Err(error) = app.engine.remove(&owned.id, false).await {
+        tracing::warn!(
+            container = owned.id,
+            error = in_full(&error),
+            "an unstarted container is left"
+        );
+    }
+    if let Err(error) = settle_locked(app, &owned.id).await {
+        tracing::debug!(error = in_full(&error), "left to the reconciler");
+        app.wake.reconcile.notify_one();
+    }
 }
 
 /// Settles the container and asks for its runtime dimensions, twice before it is refused. The caller

@@ -12,6 +12,7 @@ use plimsoll_host::engine::ContainerSummary;
 use plimsoll_store::{Actor, Origin, Reservation, ReservationFilter, StoreError};
 
 use crate::engine_facts::engine_facts;
+use crate::folders;
 use crate::labels;
 use crate::settle::settle;
 use crate::state::App;
@@ -31,6 +32,8 @@ pub struct Mended {
     pub bound: usize,
     /// Volumes whose rows followed the engine, or that went with their container.
     pub volumes: usize,
+    /// Containers whose folders of the host were mounted or taken away.
+    pub mounts: usize,
     /// Reservations whose container never came.
     pub voided: usize,
     /// Users and teams that finished draining.
@@ -43,18 +46,24 @@ pub struct Mended {
 /// In words, when the engine or the ledger cannot be asked.
 pub async fn run(app: Arc<App>) -> Result<String, String> {
     let mended = reconcile(&app).await?;
-    let changes = mended.settled + mended.bound + mended.volumes + mended.voided + mended.drained;
+    let changes = mended.settled
+        + mended.bound
+        + mended.volumes
+        + mended.mounts
+        + mended.voided
+        + mended.drained;
     if changes > 0 {
         tracing::info!(?mended, "mended the ledger");
     }
     Ok(format!(
-        "compared {} containers: {} settled, {} bound late, {} voided, {} drained; {} volumes",
+        "compared {} containers: {} settled, {} bound late, {} voided, {} drained; {} volumes, {} mounts",
         mended.compared,
         mended.settled,
         mended.bound,
         mended.voided,
         mended.drained,
-        mended.volumes
+        mended.volumes,
+        mended.mounts
     ))
 }
 
@@ -110,6 +119,7 @@ async fn reconcile(app: &App) -> Result<Mended, String> {
         mended.bound += usize::from(bind(app, container).await?);
     }
     mended.volumes = super::volumes::reconcile(app, began_ms).await?;
+    mended.mounts = folders::reconcile(app, began_ms).await?;
     let actor = Actor {
         name: "system".into(),
         at_ms: app.clock.now_ms(),

@@ -233,7 +233,24 @@ impl Drop for Server {
             eprintln!("--- the server's log\n{log}");
         }
         remove_cgroups(&self.instance);
+        clear_mounts(&Path::new("/run/plimsoll-mounts").join(&self.instance));
     }
+}
+
+/// Mounts that outlive their server. Never a recursive removal: what is mounted there is somebody's.
+fn clear_mounts(dir: &Path) {
+    for container in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        for mount in std::fs::read_dir(container.path())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = Command::new("umount").arg("-l").arg(mount.path()).output();
+            let _ = std::fs::remove_dir(mount.path());
+        }
+        let _ = std::fs::remove_dir(container.path());
+    }
+    let _ = std::fs::remove_dir(dir);
 }
 
 fn spawn(dir: &Path, instance: &str, engine: &str, extra: &[String]) -> Child {

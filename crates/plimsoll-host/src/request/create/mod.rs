@@ -148,9 +148,17 @@ pub struct Judged {
     pub volumes: Vec<VolumeUse>,
     /// Folders of the host that must be mounted for it by then.
     pub host_mounts: Vec<HostUse>,
+    /// The container runs with its owner's uid and gid.
+    pub as_owner: bool,
 }
 
 impl CreateRequest {
+    /// Whether it mounts anything of the host.
+    #[must_use]
+    pub fn mounts_host(&self) -> bool {
+        self.mounts.of_host()
+    }
+
     /// Decodes a body.
     ///
     /// # Errors
@@ -219,8 +227,9 @@ pub fn judge(
     warnings.extend(env_warning);
     rules::slow_health_checks(&mut config, image);
     let mounted = mounts::mounted(request, &policy.mounts, image)?;
-    if mounted.writes_to_host() {
-        as_owner(&mut config, &mut host, &policy.mounts, &mut warnings)?;
+    let as_owner = mounted.as_owner(&policy.mounts);
+    if as_owner {
+        run_as_owner(&mut config, &mut host, &policy.mounts, &mut warnings)?;
     }
     host.mounts.clone_from(&mounted.body);
     config.image.clone_from(&image.id);
@@ -268,12 +277,13 @@ pub fn judge(
         gpus: request.gpus.clone(),
         volumes: mounted.volumes,
         host_mounts: mounted.host,
+        as_owner,
     })
 }
 
 /// Who writes to the host does it with the owner's rights alone: with their uid and gid, and without a
 /// way to others.
-fn as_owner(
+fn run_as_owner(
     config: &mut Config,
     host: &mut HostConfig,
     mounts: &MountPolicy,
@@ -285,8 +295,8 @@ fn as_owner(
     let owner = format!("{uid}:{gid}");
     if config.user.is_empty() {
         warnings.push(format!(
-            "plimsoll: runs as {owner}, your uid and gid, because a folder of the host is mounted \
-             writable; mount it read-only (:ro) to run as the image does"
+            "plimsoll: runs as {owner}, your uid and gid, because it can write to the host; mount \
+             folders of your home read-only (:ro) to run as the image does"
         ));
     } else if config.user != owner && config.user != uid.to_string() {
         return Err(Refusal::policy(

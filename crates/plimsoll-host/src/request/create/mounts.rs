@@ -83,6 +83,18 @@ pub struct MountPolicy {
     /// The uid and gid a container that writes to the host runs as; without them nothing of the
     /// host can be mounted.
     pub writes_as: Option<(u32, u32)>,
+    /// The owner's home: who only reads, and only there, may do so as any user.
+    pub home: Option<String>,
+}
+
+impl MountPolicy {
+    fn at_home(&self, path: &str) -> bool {
+        let rest = self
+            .home
+            .as_deref()
+            .and_then(|home| path.strip_prefix(home));
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    }
 }
 
 /// What the mounts of a request come to.
@@ -94,8 +106,10 @@ pub(super) struct Mounted {
 }
 
 impl Mounted {
-    pub(super) fn writes_to_host(&self) -> bool {
-        self.host.iter().any(|used| !used.read_only)
+    /// Whether the container must run with its owner's rights.
+    pub(super) fn as_owner(&self, policy: &MountPolicy) -> bool {
+        let free = |used: &HostUse| used.read_only && policy.at_home(&used.path);
+        !self.host.iter().all(free)
     }
 }
 
@@ -107,6 +121,11 @@ pub(super) struct Asked {
 }
 
 impl Asked {
+    pub(super) fn of_host(&self) -> bool {
+        let of_host = |mount: &Mount| matches!(mount.source, Source::Host(_));
+        self.mounts.values().any(of_host)
+    }
+
     fn mount(&mut self, field: &str, path: String, mount: Mount) -> Result<(), Refusal> {
         if self.tmpfs.contains_key(&path) || self.mounts.insert(path, mount).is_some() {
             return Err(Refusal::bad(field, "is mounted over twice"));
