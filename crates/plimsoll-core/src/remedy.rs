@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::admit::{LevelKind, Owner, Path, Verdict, admit};
+use crate::admit::{LevelKind, Owner, Path, Verdict, Violation, admit};
 use crate::dimension::{Amounts, Dimension};
 use crate::quota::ContainerDefaults;
 use crate::reservation::State;
@@ -280,6 +280,21 @@ pub fn refusal(path: &Path, after: &Amounts, verdict: &Verdict, remedies: &[Reme
         let _ = write!(text, "\n  to fit: {}", steps.join(", or "));
     }
     text
+}
+
+/// What the caller is told of limits that only watched, one line each.
+#[must_use]
+pub fn watched(violations: &[Violation]) -> Vec<String> {
+    let watching = violations.iter().filter(|v| !v.enforced);
+    watching
+        .map(|v| {
+            format!(
+                "plimsoll would have refused this: {} {} (shadow mode)",
+                label(v.dimension),
+                v.found()
+            )
+        })
+        .collect()
 }
 
 /// The dimension's name, short enough for a column.

@@ -2,6 +2,7 @@
 //! admitted, and every value sent explicitly, under the container's lock.
 
 use http::{Response, StatusCode};
+use plimsoll_core::remedy::watched;
 use plimsoll_core::{Dimension, State};
 use plimsoll_host::request::RestartName;
 use plimsoll_host::request::update::{CurrentResources, UpdateRequest, resulting};
@@ -41,7 +42,10 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
         }
         let mut claim = reservation.claim;
         for d in [Dimension::Cpu, Dimension::Memory, Dimension::Pids] {
-            claim[d] = updated.after.get(d);
+            // A container without a limit stays charged as it was.
+            if updated.after.get(d) > 0 {
+                claim[d] = updated.after.get(d);
+            }
         }
         let deed = app.deed();
         let mut admission = app.store.resize(reservation.id, claim, deed).await?;
@@ -61,6 +65,7 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
         // Whatever the engine made of it is what is charged.
         settle_locked(&app, &owned.id).await?;
         let mut warnings = updated.warnings;
+        warnings.extend(watched(&admission.decision.violations));
         let theirs = answered?;
         let theirs = theirs["Warnings"].as_array().into_iter().flatten();
         warnings.extend(theirs.filter_map(|w| w.as_str()).map(str::to_owned));

@@ -1,0 +1,131 @@
+//! Limits that only watch, and limits that change under containers that are there: on a real engine,
+//! with the ordinary docker CLI.
+
+mod common;
+
+use common::{IMAGE, Server, Tenant, wait_for};
+use serde_json::{Value, json};
+
+const SLEEP: [&str; 3] = [IMAGE, "sleep", "1000"];
+
+fn small() -> Value {
+    json!({"maxMemoryGB": 0.5, "maxCpuCores": 1, "maxConcurrentContainers": 4})
+}
+
+fn run<'a>(name: &'a str, options: &[&'a str]) -> Vec<&'a str> {
+    [&["run", "-d", "--name", name], options, &SLEEP].concat()
+}
+
+/// What the engine holds a container to.
+fn told(tenant: &Tenant, name: &str) -> Value {
+    let format = "{{json .HostConfig}}";
+    serde_json::from_str(&tenant.ok(&["inspect", name, "--format", format])).unwrap()
+}
+
+/// A file of a user's cgroup outside teams.
+fn cgroup(server: &Server, user: &str, controller: &str, file: &str) -> String {
+    let user = server.get(&format!("/api/users/{user}"))["id"]
+        .as_str()
+        .unwrap()
+        .replace('-', "");
+    let instance = server.instance();
+    let path = format!("/sys/fs/cgroup/{controller}/{instance}/u{user}/{file}");
+    std::fs::read_to_string(&path).unwrap().trim().to_owned()
+}
+
+/// In shadow mode a container runs as it would without Plimsoll, and its owner reads what would have
+/// been refused.
+#[test]
+fn a_quota_in_shadow_mode_charges_and_warns_and_changes_nothing() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_000, small());
+    server.put("/api/quotas/user/ada", json!({"mode": "shadow"}));
+    let said = ada.docker(&run("free", &[]));
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(
+        said.err
+            .contains("no memory limit given, running without one, charged as 128 MiB"),
+        "{}",
+        said.err
+    );
+    assert!(!said.err.contains("would have refused"), "{}", said.err);
+    let host = told(&ada, "free");
+    for limit in ["Memory", "MemorySwap", "NanoCpus"] {
+        assert_eq!(host[limit], 0, "{limit}");
+    }
+    assert!(host["PidsLimit"].as_i64().is_none_or(|n| n <= 0), "{host}");
+    // Charged as what would have been filled in, and not capped.
+    let used = server.usage("ada");
+    assert_eq!(used["reservedMemoryGB"], 128.0 / 1024.0);
+    assert_eq!(used["reservedCpuCores"], 0.25);
+    assert_eq!(cgroup(&server, "ada", "cpu", "cpu.cfs_quota_us"), "-1");
+    assert_eq!(cgroup(&server, "ada", "pids", "pids.max"), "max");
+    let memory = cgroup(&server, "ada", "memory", "memory.limit_in_bytes");
+    assert!(memory.parse::<u64>().unwrap() > 1 << 50, "{memory}");
+
+    let said = ada.docker(&run("big", &["--memory", "400m", "--cpus", "1.5"]));
+    assert_eq!(said.code, 0, "{}", said.err);
+    for line in [
+        "plimsoll would have refused this: cpu asked 1.5, 0.75 of 1 free for user ada (shadow mode)",
+        "plimsoll would have refused this: memory asked 400 MiB, 384 MiB of 512 MiB free for user \
+         ada (shadow mode)",
+    ] {
+        assert!(said.err.contains(line), "{line}: {}", said.err);
+    }
+    let decided = server.get("/api/decisions?user=ada");
+    let decision = &decided["items"][0];
+    assert_eq!(decision["allowed"], true, "{decided}");
+    assert_eq!(
+        decision["violations"][1]["dimension"], "memory",
+        "{decided}"
+    );
+    let open = server.get("/api/quotas/violations");
+    assert_eq!(open["items"][0]["entity"], "ada", "{open}");
+    // One that has no limit keeps its charge when another limit of it changes.
+    let said = ada.docker(&["update", "--cpus", "0.5", "free"]);
+    assert_eq!(said.code, 0, "{}", said.err);
+    assert!(said.err.contains("would have refused") || said.out.contains("would have refused"));
+    let free = server.container("ada", "free").unwrap();
+    assert_eq!(free["claim"]["memoryGB"], 128.0 / 1024.0);
+    assert_eq!(free["claim"]["cpuCores"], 0.5);
+
+    // What keeps tenants apart is no quota.
+    assert!(
+        ada.refused(&["run", "--privileged", IMAGE])
+            .contains("plimsoll")
+    );
+    server.put("/api/quotas/user/ada", json!({"mode": "enforce"}));
+    let refusal = ada.refused(&run("more", &["--memory", "64m", "--cpus", "0.1"]));
+    assert!(refusal.contains("quota exceeded"), "{refusal}");
+    assert!(!refusal.contains("would have"), "{refusal}");
+}
+
+/// Who answers for a container, its team or its user, decides what is filled in.
+#[test]
+fn the_mode_that_counts_is_the_owners() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_010, small());
+    server.post("/api/teams", json!({"name": "ml"}));
+    server.put("/api/teams/ml/members/ada", json!({}));
+    server.put("/api/quotas/team/ml", json!({"mode": "shadow"}));
+    ada.ok(&run("team", &["--label", "plimsoll.team=ml"]));
+    assert_eq!(told(&ada, "team")["Memory"], 0);
+    ada.ok(&run("own", &["--label", "plimsoll.team=-"]));
+    assert_eq!(told(&ada, "own")["Memory"], 128 << 20);
+
+    server.put("/api/quotas/team/ml", json!({"mode": "enforce"}));
+    server.put("/api/quotas/user/ada", json!({"mode": "shadow"}));
+    ada.ok(&run(
+        "held",
+        &["--label", "plimsoll.team=ml", "--cpus", "0.1"],
+    ));
+    assert_ne!(told(&ada, "held")["Memory"], 0);
+    let refusal = ada.refused(&run(
+        "big",
+        &["--label", "plimsoll.team=ml", "--memory", "4g"],
+    ));
+    assert!(refusal.contains("in team ml"), "{refusal}");
+    wait_for("nothing to be left over", || {
+        server.container("ada", "big").is_none().then_some(())
+    });
+}
