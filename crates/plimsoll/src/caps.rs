@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use plimsoll_core::admit::{Level, Owner, Path};
 use plimsoll_core::dimension::{Amounts, Dimension, Limits};
 use plimsoll_core::entity::{TeamId, UserId};
-use plimsoll_core::quota::Mode;
+use plimsoll_core::quota::{Mode, OVERCOMMIT_NONE};
 use plimsoll_core::units::{Bytes, MilliCpu};
 use plimsoll_host::cgroup::{Applied, CapError, Caps, Instance, ParentPath};
 use plimsoll_store::{Reservation, ReservationFilter, Store, StoreError};
@@ -56,6 +56,33 @@ pub fn desired(instance: &Instance, path: &Path) -> Vec<(ParentPath, Caps)> {
             ]
         }
     }
+}
+
+/// The most CPU one container on a path can have, whatever admission promises beyond the limits: on
+/// cgroup v1 one with more than a level above it does not start.
+#[must_use]
+pub fn most_cpu(path: &Path, capacity: MilliCpu) -> MilliCpu {
+    let owner = match &path.owner {
+        Owner::User(user) => user.limits[Dimension::Cpu],
+        Owner::Team(place) => place.reach()[Dimension::Cpu].min(place.team.limits[Dimension::Cpu]),
+    };
+    match owner
+        .at_most()
+        .filter(|_| path.owner.level().mode == Mode::Enforce)
+    {
+        Some(limit) => MilliCpu(limit).min(capacity),
+        None => capacity,
+    }
+}
+
+/// Whether admission could let a container through that the kernel's caps would not: only where a
+/// level promises more than it has, or does not refuse at all.
+#[must_use]
+pub fn admission_allows_more(path: &Path) -> bool {
+    let levels = [&path.host, &path.system, path.owner.level()];
+    levels
+        .iter()
+        .any(|level| level.overcommit_permille > OVERCOMMIT_NONE || level.mode != Mode::Enforce)
 }
 
 /// The caps of everybody with a live reservation on `host`.

@@ -129,3 +129,60 @@ fn the_mode_that_counts_is_the_owners() {
         server.container("ada", "big").is_none().then_some(())
     });
 }
+
+/// The command a refusal proposes first.
+fn remedy(refusal: &str) -> Vec<String> {
+    let (_, rest) = refusal.split_once("to fit: docker ").expect(refusal);
+    let command = rest.lines().next().unwrap();
+    let command = command.split(", or ").next().unwrap();
+    command.split(' ').map(str::to_owned).collect()
+}
+
+/// A container that is there is made smaller by an update, not by flags of a run.
+#[test]
+fn a_refused_start_names_the_update_that_lets_it_start() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_020, small());
+    ada.ok(&run("one", &["--memory", "400m", "--cpus", "0.8"]));
+    ada.ok(&["stop", "-t", "0", "one"]);
+    ada.ok(&run("two", &["--memory", "300m", "--cpus", "0.5"]));
+    let refusal = ada.refused(&["start", "one"]);
+    let update = remedy(&refusal);
+    assert_eq!(update.join(" "), "update --cpus 0.5 --memory 212m one");
+    ada.ok(&update.iter().map(String::as_str).collect::<Vec<_>>());
+    ada.ok(&["start", "one"]);
+    assert_eq!(server.usage("ada")["reservedMemoryGB"], 0.5);
+    // One that grows too far is told in the same words.
+    let refusal = ada.refused(&["update", "--memory", "300m", "one"]);
+    assert_eq!(remedy(&refusal).join(" "), "update --memory 212m one");
+}
+
+/// A factor lets admission promise more than the kernel gives one container.
+#[test]
+fn a_start_the_kernel_would_refuse_is_refused_in_plain_words() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_030, small());
+    ada.ok(&run("one", &["--memory", "64m", "--cpus", "0.5"]));
+    ada.ok(&["stop", "-t", "0", "one"]);
+    server.put(
+        "/api/quotas/user/ada",
+        json!({"maxCpuCores": 0.6, "overcommit": 2}),
+    );
+    // Behind Plimsoll's back, so that nothing made it smaller yet.
+    let id = server.full_id("ada", "one");
+    assert!(
+        server
+            .docker(&["update", "--cpus", "1", &id])
+            .status
+            .success()
+    );
+    let refusal = ada.refused(&["start", "one"]);
+    assert!(refusal.contains("plimsoll: one has --cpus 1,"), "{refusal}");
+    assert_eq!(server.container("ada", "one").unwrap()["state"], "stopped");
+    let update = remedy(&refusal);
+    assert_eq!(update.join(" "), "update --cpus 0.6 one");
+    ada.ok(&update.iter().map(String::as_str).collect::<Vec<_>>());
+    ada.ok(&["start", "one"]);
+    let refusal = ada.refused(&["update", "--cpus", "0.7", "one"]);
+    assert!(refusal.contains("at most 0.6"), "{refusal}");
+}

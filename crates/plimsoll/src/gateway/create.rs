@@ -9,9 +9,8 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use plimsoll_core::State;
 use plimsoll_core::admit::{Owner, Path};
 use plimsoll_core::entity::{DecisionId, ReservationId, TeamId};
-use plimsoll_core::quota::{Mode, OVERCOMMIT_NONE};
+use plimsoll_core::quota::Mode;
 use plimsoll_core::remedy::watched;
-use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::{EngineError, ImageInspect, full};
 use plimsoll_host::request::create::{CreateRequest, ImageFacts, Judged, Policy, judge};
 use plimsoll_host::request::path::container_name;
@@ -295,31 +294,11 @@ async fn judged(
         health_interval_ns: image.config.healthcheck.interval,
     };
     let judged = judge(request, &policy, &image, &defaults)?;
-    // On cgroup v1 a container with more CPU than a level above it may use does not start.
-    let lowest = caps::desired(&app.instance, path)
-        .into_iter()
-        .filter_map(|(_, c)| c.cpu)
-        .min();
-    let lowest = lowest.map_or(app.capacity.cpu, |cap: MilliCpu| cap.min(app.capacity.cpu));
-    if path_allows_more(path) && judged.requested.cpu > lowest {
-        return Err(Refused::denied(
-            "policy",
-            format!(
-                "--cpus {} is more than one container can get here: at most {lowest}",
-                judged.requested.cpu
-            ),
-        ));
+    let most = caps::most_cpu(path, app.capacity.cpu);
+    if caps::admission_allows_more(path) && judged.requested.cpu > most {
+        return Err(Refused::too_much_cpu(judged.requested.cpu, most));
     }
     Ok(judged)
-}
-
-/// Whether admission could let a container through that the kernel's caps would not: only where a
-/// level promises more than it has, or does not refuse at all.
-fn path_allows_more(path: &Path) -> bool {
-    let levels = [&path.host, &path.system, path.owner.level()];
-    levels
-        .iter()
-        .any(|level| level.overcommit_permille > OVERCOMMIT_NONE || level.mode != Mode::Enforce)
 }
 
 /// The team a claim goes to: by label, by header, else the user's default; `-` is none.

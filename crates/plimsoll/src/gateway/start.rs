@@ -4,9 +4,11 @@
 use std::time::Duration;
 
 use http::{Method, Response};
+use plimsoll_core::Dimension;
+use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::empty;
 use plimsoll_host::request::query::QueryBuilder;
-use plimsoll_store::User;
+use plimsoll_store::{Reservation, User};
 
 use super::answer::{self, Body};
 use super::create::settle_own;
@@ -90,9 +92,10 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
 /// holds the container's lock.
 async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
     let settled = settle_locked(app, &owned.id).await?;
-    if settled.is_none_or(|r| r.state.is_final()) {
+    let Some(reservation) = settled.filter(|r| !r.state.is_final()) else {
         return Err(Refused::no_container(&names::shown(&owned.reservation)));
-    }
+    };
+    check_cpu(app, &reservation)?;
     let start = || {
         let deed = app.deed();
         app.store.start(owned.reservation.id, deed)
@@ -106,6 +109,25 @@ async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
         Some(_) => Ok(()),
         None => Err(Refused::Quota(Box::new(admission.decision))),
     }
+}
+
+/// Refuses what the kernel would refuse: limits may have been lowered since the container was made, and
+/// a level that promises more than it has still admits it.
+fn check_cpu(app: &App, reservation: &Reservation) -> Result<(), Refused> {
+    let path = app.store.path_of(reservation)?;
+    let cpu = MilliCpu(reservation.claim.get(Dimension::Cpu));
+    let most = caps::most_cpu(&path, app.capacity.cpu);
+    if cpu <= most || !caps::admission_allows_more(&path) {
+        return Ok(());
+    }
+    let name = names::shown(reservation);
+    Err(Refused::denied(
+        "policy",
+        format!(
+            "{name} has --cpus {cpu}, more than one container can get here now: at most {most}\n  \
+             to fit: docker update --cpus {most} {name}"
+        ),
+    ))
 }
 
 /// Makes the caps above the container so. The engine makes missing parents without any.

@@ -14,6 +14,7 @@ use super::refused::Refused;
 use super::resolve;
 use super::route::Call;
 use super::upstream;
+use crate::caps;
 use crate::settle::settle_locked;
 
 pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
@@ -39,6 +40,14 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
                 "policy",
                 "a restart policy is a claim to run: start the container first, then set --restart",
             ));
+        }
+        let path = app.store.path_of(&reservation)?;
+        let most = caps::most_cpu(&path, app.capacity.cpu);
+        if let Some(cpu) = request.asked.cpu.filter(|cpu| *cpu > most)
+            && current.cpu.is_none_or(|now| cpu > now)
+            && caps::admission_allows_more(&path)
+        {
+            return Err(Refused::too_much_cpu(cpu, most));
         }
         let mut claim = reservation.claim;
         for d in [Dimension::Cpu, Dimension::Memory, Dimension::Pids] {
