@@ -43,6 +43,21 @@ impl LevelKind {
             Self::User => "user",
         }
     }
+
+    /// The level with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [
+            Self::Host,
+            Self::System,
+            Self::Team,
+            Self::Pool,
+            Self::Member,
+            Self::User,
+        ]
+        .into_iter()
+        .find(|level| level.name() == name)
+    }
 }
 
 /// Limits and what is already charged against them.

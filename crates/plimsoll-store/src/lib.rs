@@ -6,6 +6,7 @@
 
 mod audit;
 mod books;
+mod clamps;
 mod decisions;
 mod error;
 mod lock;

@@ -218,7 +218,7 @@ fn keep_decision(books: &Books<'_>, d: &Decision) -> Result<()> {
     Ok(())
 }
 
-fn find(books: &Books<'_>, id: ReservationId) -> Result<Reservation> {
+pub(crate) fn find(books: &Books<'_>, id: ReservationId) -> Result<Reservation> {
     static SQL: LazyLock<String> =
         LazyLock::new(|| format!("{} WHERE r.id = ?1", rows::RESERVATION));
     rows::one(
@@ -1147,6 +1147,7 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
         container: None,
         container_name: new.container_name.clone(),
         image: new.image.clone(),
+        clamp: None,
         expires_ms: Some(new.expires_ms),
         created_ms: new.now_ms,
         changed_ms: new.now_ms,

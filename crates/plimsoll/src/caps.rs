@@ -3,15 +3,18 @@
 //! Every container runs under its tenant's cgroup, whose caps follow the limits it was admitted
 //! under. They are asserted before each start, because the engine makes missing parents without any.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use plimsoll_core::admit::{Level, Owner, Path};
+use plimsoll_core::admit::{Level, LevelKind, Owner, Path};
 use plimsoll_core::dimension::{Amounts, Dimension, Limits};
 use plimsoll_core::entity::{TeamId, UserId};
 use plimsoll_core::quota::{Mode, OVERCOMMIT_NONE};
 use plimsoll_core::units::{Bytes, MilliCpu};
 use plimsoll_host::cgroup::{Applied, CapError, Caps, Instance, ParentPath};
 use plimsoll_store::{Reservation, ReservationFilter, Store, StoreError};
+use uuid::Uuid;
 
 use crate::tasks::in_full;
 
@@ -34,28 +37,60 @@ pub fn parent_of(instance: &Instance, reservation: &Reservation) -> ParentPath {
     parent(instance, reservation.team, reservation.user)
 }
 
-/// The caps of every level of a path below the instance's root: the limits, or what is reserved
-/// where that is more (lowering a limit kills nothing), or none where the quota is not enforced.
+/// A level below the instance's root, and the caps of its cgroup.
+#[derive(Debug, Clone)]
+pub struct Capped {
+    /// The cgroup.
+    pub cgroup: ParentPath,
+    /// The limits, or what is reserved where that is more (lowering a limit kills nothing), or none
+    /// where the quota is not enforced.
+    pub caps: Caps,
+    /// Which level it is.
+    pub level: LevelKind,
+    /// Whose: a team's or a user's.
+    pub entity: Uuid,
+    /// Their name; a member's with the team's.
+    pub name: String,
+}
+
+/// Every level of a path below the instance's root.
 #[must_use]
-pub fn desired(instance: &Instance, path: &Path) -> Vec<(ParentPath, Caps)> {
+pub fn levels(instance: &Instance, path: &Path) -> Vec<Capped> {
     match &path.owner {
-        Owner::User(user) => {
-            let cgroup = ParentPath::user(instance.clone(), None, user.entity.as_u128());
-            vec![(cgroup, caps(user, &user.limits, &user.reserved))]
-        }
+        Owner::User(user) => vec![Capped {
+            cgroup: ParentPath::user(instance.clone(), None, user.entity.as_u128()),
+            caps: caps(user, &user.limits, &user.reserved),
+            level: LevelKind::User,
+            entity: user.entity,
+            name: user.name.clone(),
+        }],
         Owner::Team(place) => {
-            let team = place.team.entity.as_u128();
-            let level = &place.team;
-            let member = ParentPath::user(instance.clone(), Some(team), place.member.as_u128());
+            let team = &place.team;
+            let id = team.entity.as_u128();
             vec![
-                (
-                    ParentPath::team(instance.clone(), team),
-                    caps(level, &level.limits, &level.reserved),
-                ),
-                (member, caps(level, &place.reach(), &place.member_reserved)),
+                Capped {
+                    cgroup: ParentPath::team(instance.clone(), id),
+                    caps: caps(team, &team.limits, &team.reserved),
+                    level: LevelKind::Team,
+                    entity: team.entity,
+                    name: team.name.clone(),
+                },
+                Capped {
+                    cgroup: ParentPath::user(instance.clone(), Some(id), place.member.as_u128()),
+                    caps: caps(team, &place.reach(), &place.member_reserved),
+                    level: LevelKind::Member,
+                    entity: place.member,
+                    name: format!("{} in {}", place.member_name, team.name),
+                },
             ]
         }
     }
+}
+
+/// What is written to the kernel.
+#[must_use]
+pub fn tree(levels: &[Capped]) -> Vec<(ParentPath, Caps)> {
+    levels.iter().map(|l| (l.cgroup.clone(), l.caps)).collect()
 }
 
 /// The most CPU one container on a path can have, whatever admission promises beyond the limits: on
@@ -85,7 +120,31 @@ pub fn admission_allows_more(path: &Path) -> bool {
         .any(|level| level.overcommit_permille > OVERCOMMIT_NONE || level.mode != Mode::Enforce)
 }
 
-/// The caps of everybody with a live reservation on `host`.
+/// Every live reservation on `host`, with the path it is charged at.
+///
+/// # Errors
+/// When the ledger cannot be read.
+pub async fn charged_on(
+    store: &Store,
+    host: &str,
+) -> Result<Vec<(Reservation, Arc<Path>)>, StoreError> {
+    let filter = ReservationFilter {
+        host: Some(host.to_owned()),
+        ..Default::default()
+    };
+    let mut paths = BTreeMap::new();
+    let mut charged = Vec::new();
+    for row in store.reservations(filter).await? {
+        let path = match paths.entry((row.team, row.user)) {
+            Entry::Occupied(known) => Arc::clone(known.get()),
+            Entry::Vacant(new) => Arc::clone(new.insert(Arc::new(store.path_of(&row)?))),
+        };
+        charged.push((row, path));
+    }
+    Ok(charged)
+}
+
+/// The levels of everybody with a live reservation on `host`, each once.
 ///
 /// # Errors
 /// When the ledger cannot be read.
@@ -93,26 +152,23 @@ pub async fn of_host(
     store: &Store,
     instance: &Instance,
     host: &str,
-) -> Result<Vec<(ParentPath, Caps)>, StoreError> {
-    let filter = ReservationFilter {
-        host: Some(host.to_owned()),
-        ..Default::default()
-    };
-    let mut owners = BTreeSet::new();
-    let mut tree = BTreeMap::new();
-    for row in store.reservations(filter).await? {
-        if owners.insert((row.team, row.user)) {
-            tree.extend(desired(instance, &store.path_of(&row)?));
+) -> Result<Vec<Capped>, StoreError> {
+    let mut found = BTreeMap::new();
+    let mut seen = BTreeSet::new();
+    for (row, path) in charged_on(store, host).await? {
+        if seen.insert((row.team, row.user)) {
+            let of_path = levels(instance, &path).into_iter();
+            found.extend(of_path.map(|level| (level.cgroup.clone(), level)));
         }
     }
-    Ok(tree.into_iter().collect())
+    Ok(found.into_values().collect())
 }
 
 /// What came of writing caps: how many in words, or everything that was refused.
 ///
 /// # Errors
 /// In words, when any cap was refused.
-pub fn outcome(written: Vec<(ParentPath, Result<Applied, CapError>)>) -> Result<String, String> {
+pub fn outcome(written: &[(ParentPath, Result<Applied, CapError>)]) -> Result<String, String> {
     let cgroups = written.len();
     let mut refused = Vec::new();
     let mut changed = 0;
@@ -122,7 +178,7 @@ pub fn outcome(written: Vec<(ParentPath, Result<Applied, CapError>)>) -> Result<
                 changed += usize::from(applied.changed);
                 refused.extend(applied.refused.iter().map(|e| in_full(e)));
             }
-            Err(error) => refused.push(in_full(&error)),
+            Err(error) => refused.push(in_full(error)),
         }
     }
     if refused.is_empty() {
@@ -158,7 +214,6 @@ fn caps(level: &Level, limits: &Limits, reserved: &Amounts) -> Caps {
 #[cfg(test)]
 mod tests {
     use plimsoll_core::Limit;
-    use uuid::Uuid;
 
     use super::*;
 

@@ -186,3 +186,158 @@ fn a_start_the_kernel_would_refuse_is_refused_in_plain_words() {
     let refusal = ada.refused(&["update", "--cpus", "0.7", "one"]);
     assert!(refusal.contains("at most 0.6"), "{refusal}");
 }
+
+/// Cores the engine gives a container.
+fn cores(tenant: &Tenant, name: &str) -> f64 {
+    told(tenant, name)["NanoCpus"].as_f64().unwrap() / 1e9
+}
+
+fn wait_for_cores(tenant: &Tenant, name: &str, wanted: f64) {
+    wait_for(&format!("{name} to have {wanted} cores"), || {
+        (cores(tenant, name) == wanted).then_some(())
+    });
+}
+
+/// Until nothing is left to do: the caps task has run after the last change.
+fn wait_for_claim(server: &Server, name: &str, cpu: f64, from: &Value) -> Value {
+    wait_for(&format!("{name} to be charged {cpu}"), || {
+        let container = server.container("ada", name)?;
+        let is_so =
+            container["claim"]["cpuCores"] == cpu && container["clampedFromCpuCores"] == *from;
+        is_so.then_some(container)
+    })
+}
+
+#[test]
+fn containers_are_held_to_a_lowered_cpu_limit_and_get_it_back() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_040, small());
+    ada.ok(&run("ended", &["--memory", "64m", "--cpus", "0.8"]));
+    ada.ok(&["stop", "-t", "0", "ended"]);
+    ada.ok(&run("runs", &["--memory", "64m", "--cpus", "0.8"]));
+    ada.ok(&["update", "--cpus", "0.7", "runs"]);
+
+    server.put("/api/quotas/user/ada", json!({"maxCpuCores": 0.5}));
+    for (name, had) in [("ended", 0.8), ("runs", 0.7)] {
+        wait_for_cores(&ada, name, 0.5);
+        wait_for_claim(&server, name, 0.5, &json!(had));
+    }
+    wait_for("the cap above them", || {
+        (cgroup(&server, "ada", "cpu", "cpu.cfs_quota_us") == "50000").then_some(())
+    });
+    let id = server.full_id("ada", "runs");
+    assert_eq!(
+        cgroup(&server, "ada", "cpu", &format!("{id}/cpu.cfs_quota_us")),
+        "50000"
+    );
+    assert_eq!(server.usage("ada")["reservedCpuCores"], 0.5);
+    wait_for("nobody to be over a limit", || {
+        let open = server.get("/api/quotas/violations");
+        open["items"].as_array()?.is_empty().then_some(())
+    });
+    let log = server.get("/api/audit");
+    let entry = log["items"].as_array().unwrap().iter();
+    let entry = entry
+        .filter(|e| e["action"] == "container.clamp")
+        .find(|e| e["entity"] == "ada/runs");
+    assert_eq!(entry.unwrap()["actor"], "system", "{log}");
+
+    // As much as there is, then all of it.
+    server.put("/api/quotas/user/ada", json!({"maxCpuCores": 0.6}));
+    for (name, had) in [("ended", 0.8), ("runs", 0.7)] {
+        wait_for_cores(&ada, name, 0.6);
+        wait_for_claim(&server, name, 0.6, &json!(had));
+    }
+    // What its owner chooses meanwhile is not undone.
+    ada.ok(&["update", "--cpus", "0.3", "ended"]);
+    wait_for_claim(&server, "ended", 0.3, &Value::Null);
+    server.put("/api/quotas/user/ada", json!({"maxCpuCores": 1}));
+    wait_for_cores(&ada, "runs", 0.7);
+    wait_for_claim(&server, "runs", 0.7, &Value::Null);
+    assert_eq!(cores(&ada, "ended"), 0.3);
+    assert_eq!(
+        cgroup(&server, "ada", "cpu", &format!("{id}/cpu.cfs_quota_us")),
+        "70000"
+    );
+    // What else is in use does not make room.
+    server.put("/api/quotas/user/ada", json!({"maxCpuCores": 0.5}));
+    wait_for_claim(&server, "runs", 0.5, &json!(0.7));
+    server.put("/api/quotas/user/ada", json!({"overcommit": 1.6}));
+    ada.ok(&["start", "ended"]);
+    let passes = || server.get("/readyz")["tasks"]["kernel caps"]["runs"].as_u64();
+    let before = passes().unwrap();
+    server.put(
+        "/api/quotas/user/ada",
+        json!({"maxCpuCores": 0.9, "overcommit": 1}),
+    );
+    wait_for("another pass over the caps", || {
+        let raised = cgroup(&server, "ada", "cpu", "cpu.cfs_quota_us") == "90000";
+        (raised && passes()? > before).then_some(())
+    });
+    assert_eq!(cores(&ada, "runs"), 0.5);
+}
+
+/// Wherever a crash comes, nothing is forgotten and nothing stays half done.
+#[test]
+fn a_crash_while_containers_are_held_or_let_go_is_made_good() {
+    let mut server = Server::start();
+    let ada = server.tenant("ada", 63_050, small());
+    let names = ["one", "two", "three"];
+    for name in names {
+        ada.ok(&run(name, &["--memory", "64m", "--cpus", "0.6"]));
+        ada.ok(&["stop", "-t", "0", name]);
+    }
+    ada.ok(&["start", "two"]);
+    for round in 0..8 {
+        let (limit, cpu, from) = match round % 2 {
+            0 => (0.4, 0.4, json!(0.6)),
+            _ => (1.0, 0.6, Value::Null),
+        };
+        server.put("/api/quotas/user/ada", json!({"maxCpuCores": limit}));
+        // Later each time: before, between and after the steps.
+        std::thread::sleep(std::time::Duration::from_millis(round * 9));
+        server.crash_and_restart();
+        for name in names {
+            wait_for_cores(&ada, name, cpu);
+            wait_for_claim(&server, name, cpu, &from);
+        }
+    }
+}
+
+/// A cap that cannot be lowered is one that somebody should know of.
+#[test]
+fn a_cap_that_the_kernel_holds_up_is_a_violation() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_060, small());
+    ada.ok(&run("web", &["--memory", "64m", "--cpus", "0.2"]));
+    let user = server.get("/api/users/ada")["id"]
+        .as_str()
+        .unwrap()
+        .replace('-', "");
+    let stranger = format!("/sys/fs/cgroup/cpu/{}/u{user}/stranger", server.instance());
+    std::fs::create_dir(&stranger).unwrap();
+    std::fs::write(format!("{stranger}/cpu.cfs_quota_us"), "80000").unwrap();
+    server.put("/api/quotas/user/ada", json!({"maxCpuCores": 0.5}));
+    let open = wait_for("the violation", || {
+        let open = server.get("/api/quotas/violations");
+        open["items"].as_array()?.first().cloned()
+    });
+    for (field, value) in [
+        ("kind", json!("held")),
+        ("entity", json!("ada")),
+        ("dimension", json!("cpu")),
+        ("limit", json!(0.5)),
+        ("current", json!(0.8)),
+    ] {
+        assert_eq!(open[field], value, "{open}");
+    }
+    assert_eq!(cgroup(&server, "ada", "cpu", "cpu.cfs_quota_us"), "80000");
+    std::fs::remove_dir(&stranger).unwrap();
+    // The kernel takes a moment to forget a cgroup.
+    wait_for("the violation to close", || {
+        server.put("/api/quotas/user/ada", json!({"maxCpuCores": 0.6}));
+        let open = server.get("/api/quotas/violations");
+        open["items"].as_array()?.is_empty().then_some(())
+    });
+    assert_eq!(cgroup(&server, "ada", "cpu", "cpu.cfs_quota_us"), "60000");
+}

@@ -134,7 +134,7 @@ fn check_cpu(app: &App, reservation: &Reservation) -> Result<(), Refused> {
 async fn assert_caps(app: &App, owned: &Owned) -> Result<(), Refused> {
     let facts = engine_facts(app).await?;
     let path = app.store.path_of(&owned.reservation)?;
-    let tree = caps::desired(&app.instance, &path);
+    let tree = caps::tree(&caps::levels(&app.instance, &path));
     let hierarchy = facts.hierarchy.clone();
     let outcomes = tokio::task::spawn_blocking(move || hierarchy.apply_tree(&tree))
         .await

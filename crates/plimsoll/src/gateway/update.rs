@@ -6,6 +6,7 @@ use plimsoll_core::remedy::watched;
 use plimsoll_core::{Dimension, State};
 use plimsoll_host::request::RestartName;
 use plimsoll_host::request::update::{CurrentResources, UpdateRequest, resulting};
+use plimsoll_store::Actor;
 use serde_json::json;
 
 use super::answer::{self, Body};
@@ -73,6 +74,18 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
         };
         // Whatever the engine made of it is what is charged.
         settle_locked(&app, &owned.id).await?;
+        if answered.is_ok() && request.asked.cpu.is_some() && reservation.clamp.is_some() {
+            // What its owner chose now is what it was meant to have.
+            let actor = Actor {
+                name: format!("user:{}", user.name),
+                at_ms: app.clock.now_ms(),
+                reason: None,
+            };
+            let now = updated.resources.cpu.unwrap_or_default();
+            app.store
+                .set_clamp(reservation.id, None, now, actor)
+                .await?;
+        }
         let mut warnings = updated.warnings;
         warnings.extend(watched(&admission.decision.violations));
         let theirs = answered?;

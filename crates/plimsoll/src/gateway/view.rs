@@ -232,6 +232,7 @@ mod tests {
             container: None,
             container_name: Some("web".into()),
             image: Some("busybox".into()),
+            clamp: None,
             expires_ms: None,
             created_ms: 0,
             changed_ms: 0,
