@@ -214,6 +214,7 @@ fn caps(level: &Level, limits: &Limits, reserved: &Amounts) -> Caps {
 #[cfg(test)]
 mod tests {
     use plimsoll_core::Limit;
+    use plimsoll_core::admit::TeamPath;
 
     use super::*;
 
@@ -245,6 +246,43 @@ mod tests {
             assert_eq!(got.memory, None);
             assert_eq!(got.pids, Some(100 + PIDS_SPARE));
         }
+    }
+
+    #[test]
+    fn one_container_gets_at_most_the_lowest_limit_on_its_path() {
+        let host = MilliCpu(8000);
+        let open = Level::open(Uuid::nil(), "host");
+        let mut path = Path {
+            host: open.clone(),
+            system: open,
+            owner: Owner::User(level(2000, 7000, 3000)),
+        };
+        assert_eq!(most_cpu(&path, host), MilliCpu(2000), "whatever the factor");
+        assert_eq!(most_cpu(&path, MilliCpu(1000)), MilliCpu(1000));
+        let cpu = |milli| Limits::UNLIMITED.with(Dimension::Cpu, Limit::AtMost(milli));
+        let mut place = TeamPath {
+            team: level(5000, 0, 1000),
+            pool: cpu(700),
+            overflow: Amounts::ZERO,
+            member: Uuid::from_u128(9),
+            member_name: "ada".into(),
+            allotment: cpu(1000),
+            member_reserved: Amounts::ZERO,
+            borrow_limit: Limits::UNLIMITED,
+        };
+        for (borrow, team, most) in [
+            (None, 5000, 1700),
+            (Some(200), 5000, 1200),
+            (None, 900, 900),
+        ] {
+            place.borrow_limit = borrow.map_or(Limits::UNLIMITED, cpu);
+            place.team.limits = cpu(team);
+            path.owner = Owner::Team(Box::new(place.clone()));
+            assert_eq!(most_cpu(&path, host), MilliCpu(most), "{borrow:?} {team}");
+        }
+        place.team.mode = Mode::Shadow;
+        path.owner = Owner::Team(Box::new(place));
+        assert_eq!(most_cpu(&path, host), host);
     }
 
     #[test]

@@ -117,9 +117,11 @@ async fn up(
         if !admit(path, &charge(&row.claim), &charge(&claim)).allowed() {
             return Ok(false);
         }
-        let resized = app.store.resize(row.id, claim, app.deed()).await?;
-        if resized.reservation.is_none() {
-            return Ok(false);
+        match app.store.resize(row.id, claim, app.deed()).await {
+            Ok(resized) if resized.reservation.is_some() => {}
+            // Somebody was faster, or is suspended and gets nothing new.
+            Ok(_) | Err(StoreError::Forbidden(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
         }
         app.engine.update(container, &cpu(back)).await?;
         tracing::info!(container, to = %back, "a container gets back its CPU");

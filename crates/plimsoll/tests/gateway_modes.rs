@@ -341,3 +341,37 @@ fn a_cap_that_the_kernel_holds_up_is_a_violation() {
     });
     assert_eq!(cgroup(&server, "ada", "cpu", "cpu.cfs_quota_us"), "60000");
 }
+
+/// A member's part of a team is a limit on the path, too; and a quota that only watches holds nobody.
+#[test]
+fn a_members_containers_are_held_to_their_part_of_the_team() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_070, small());
+    server.post("/api/teams", json!({"name": "ml"}));
+    server.put(
+        "/api/teams/ml/members/ada",
+        json!({"allotment": {"maxCpuCores": 1, "maxMemoryGB": 1, "maxContainers": 9,
+                             "maxConcurrentContainers": 9, "maxStorageGB": 50,
+                             "maxTempStorageGB": 5, "maxPids": 4096}}),
+    );
+    ada.ok(&run(
+        "web",
+        &[
+            "--label",
+            "plimsoll.team=ml",
+            "--memory",
+            "64m",
+            "--cpus",
+            "0.8",
+        ],
+    ));
+    server.put(
+        "/api/teams/ml/members/ada",
+        json!({"allotment": {"maxCpuCores": 0.5}}),
+    );
+    wait_for_cores(&ada, "web", 0.5);
+    wait_for_claim(&server, "web", 0.5, &json!(0.8));
+    server.put("/api/quotas/team/ml", json!({"mode": "shadow"}));
+    wait_for_cores(&ada, "web", 0.8);
+    wait_for_claim(&server, "web", 0.8, &Value::Null);
+}
