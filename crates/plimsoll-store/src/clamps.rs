@@ -11,7 +11,6 @@ use crate::Store;
 use crate::audit::{self, Change};
 use crate::error::Result;
 use crate::records::{Actor, Clamp};
-use crate::reservations::find;
 
 impl Store {
     /// Notes that a container is held to less CPU than it was made with, or with `None` that it no
@@ -19,7 +18,7 @@ impl Store {
     /// afterwards.
     ///
     /// # Errors
-    /// `NotFound`.
+    /// `NotFound`, or `Fenced` when this store no longer owns the host.
     pub async fn set_clamp(
         &self,
         id: ReservationId,
@@ -27,8 +26,7 @@ impl Store {
         now: MilliCpu,
         actor: Actor,
     ) -> Result<()> {
-        self.charge(move |books| {
-            let r = find(books, id)?;
+        let step = self.step(id, move |books, r| {
             if r.clamp == clamp {
                 return Ok(());
             }
@@ -65,7 +63,7 @@ impl Store {
                 after: Some(state(clamp, now)),
             };
             audit::record(books, &actor, &change)
-        })
-        .await
+        });
+        self.charge(step).await
     }
 }

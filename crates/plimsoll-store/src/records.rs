@@ -9,6 +9,7 @@ use plimsoll_core::quota::{Capacity, Mode, TeamMode};
 use plimsoll_core::remedy::Remedy;
 use plimsoll_core::reservation::State;
 use plimsoll_core::units::MilliCpu;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// What a person may do on the whole system.
@@ -199,7 +200,7 @@ pub struct Host {
     pub epoch: u64,
 }
 
-/// The right of one process to write a host's rows.
+/// The right of one process to write a host's rows; the store that took it over has it in mind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLease {
     /// The host.
@@ -276,11 +277,58 @@ pub enum TeamChoice {
     Team(TeamId),
 }
 
+/// What a reservation keeps on an engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum ObjectKind {
+    /// A container, known by its id.
+    #[default]
+    Container,
+    /// A volume, known by the name the engine has for it.
+    Volume,
+    /// A network, known by its id.
+    Network,
+    /// An image, known by the reference the engine has for it.
+    Image,
+}
+
+impl ObjectKind {
+    /// The name in the API and the ledger.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Container => "container",
+            Self::Volume => "volume",
+            Self::Network => "network",
+            Self::Image => "image",
+        }
+    }
+
+    /// The kind with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Container, Self::Volume, Self::Network, Self::Image]
+            .into_iter()
+            .find(|k| k.name() == name)
+    }
+}
+
+/// A folder or file of the host that a container mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostMount {
+    /// As its owner wrote it.
+    pub path: String,
+    /// The container cannot write to it.
+    pub read_only: bool,
+}
+
 /// A claim to be charged.
 #[derive(Debug, Clone)]
 pub struct NewReservation {
     /// Id, made by the caller. It is the key that travels on the container.
     pub id: ReservationId,
+    /// What it is for.
+    pub kind: ObjectKind,
     /// Id of the decision, made by the caller.
     pub decision: DecisionId,
     /// What is asked.
@@ -289,10 +337,14 @@ pub struct NewReservation {
     pub origin: Origin,
     /// Key for safe repetition.
     pub idempotency: Option<Idempotency>,
-    /// The name its owner gives the container; unique among their live ones.
+    /// The name its owner gives the object; unique among their live ones of its kind.
     pub container_name: Option<String>,
     /// The image as the owner named it.
     pub image: Option<String>,
+    /// Of a volume: the container's reservation after whose end it goes.
+    pub goes_with: Option<ReservationId>,
+    /// Of a container: what it mounts of the host.
+    pub host_mounts: Vec<HostMount>,
     /// When it is void unless committed, Unix milliseconds.
     pub expires_ms: i64,
     /// Now, Unix milliseconds.
@@ -304,6 +356,8 @@ pub struct NewReservation {
 pub struct Reservation {
     /// Id.
     pub id: ReservationId,
+    /// What it is for.
+    pub kind: ObjectKind,
     /// Where it runs.
     pub host: String,
     /// Whose it is.
@@ -324,7 +378,7 @@ pub struct Reservation {
     pub origin: Origin,
     /// The decision that admitted it; `None` for a fact that nobody was asked about.
     pub decision: Option<DecisionId>,
-    /// The engine's id of the container.
+    /// The engine's id of the container, or of another [`ObjectKind`].
     pub container: Option<String>,
     /// The name its owner calls it by.
     pub container_name: Option<String>,
@@ -340,6 +394,10 @@ pub struct Reservation {
     pub changed_ms: i64,
     /// When the container was first seen running, Unix milliseconds.
     pub started_ms: Option<i64>,
+    /// Of a volume: the container's reservation after whose end it goes.
+    pub goes_with: Option<ReservationId>,
+    /// Of a container: what it mounts of the host.
+    pub host_mounts: Vec<HostMount>,
 }
 
 /// A container that has less CPU than it was made with, because a limit was lowered.
@@ -413,6 +471,8 @@ pub struct Admission {
 /// Which reservations to list. `None` means any.
 #[derive(Debug, Clone, Default)]
 pub struct ReservationFilter {
+    /// For objects of this kind.
+    pub kind: ObjectKind,
     /// Of this user.
     pub user: Option<UserId>,
     /// In this team.

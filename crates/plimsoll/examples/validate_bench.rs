@@ -1,5 +1,6 @@
 //! How many `POST /api/quotas/validate` a second, and how long each takes: over real HTTP on
-//! keep-alive connections, against a server in this process, sharing its cores.
+//! keep-alive connections, against a server in this process, sharing its cores. Prints one JSON
+//! object a line.
 //!
 //! `cargo run --release --example validate_bench [CONNECTIONS] [SECONDS]`
 
@@ -74,14 +75,22 @@ async fn main() -> Result<(), Failure> {
     }
     took.sort_unstable();
     let at = |share: usize| took[(took.len() - 1) * share / 1000];
-    println!(
-        "{connections} connections: {} validations/s, p50 {:?}, p99 {:?}, p99.9 {:?}",
-        took.len() as u64 / seconds,
-        at(500),
-        at(990),
-        at(999)
+    let per_second = took.len() as f64 / seconds as f64;
+    print(
+        "validate over HTTP throughput",
+        connections,
+        per_second,
+        "1/s",
     );
+    for (name, share) in [("p50", 500), ("p99", 990), ("p99.9", 999)] {
+        let us = at(share).as_secs_f64() * 1e6;
+        print(&format!("validate over HTTP {name}"), connections, us, "us");
+    }
     Ok(())
+}
+
+fn print(name: &str, n: usize, value: f64, unit: &str) {
+    println!(r#"{{"name":"{name}","n":{n},"value":{value:.1},"unit":"{unit}"}}"#);
 }
 
 /// Asks again and again until the time is over.

@@ -45,7 +45,9 @@ pub async fn settle_locked(app: &App, container: &str) -> Result<Option<Reservat
     }
     let now_ms = app.clock.now_ms();
     let Some(seen) = app.engine.inspect(container).await? else {
-        return Ok(Some(app.store.release(reservation.id, now_ms).await?));
+        let released = app.store.release(reservation.id, now_ms).await?;
+        crate::tasks::volumes::sweep(app).await?;
+        return Ok(Some(released));
     };
     let claim = seen_claim(&seen, &reservation.claim);
     let reservation = if claim == reservation.claim {

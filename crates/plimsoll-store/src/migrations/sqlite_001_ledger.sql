@@ -91,10 +91,14 @@ CREATE TABLE account (
 CREATE TABLE reservation (
     id             TEXT PRIMARY KEY,
     host           TEXT NOT NULL,
+    -- What is kept on the engine; the columns named for a container hold any kind's id and name.
+    kind           TEXT NOT NULL DEFAULT 'container'
+                   CHECK (kind = 'container' OR kind = 'volume' OR kind = 'network'
+                          OR kind = 'image'),
     user_id        TEXT NOT NULL,
     team_id        TEXT,
     project        TEXT,
-    -- Alternatives, here and below: a list of three builds a temporary table for each row written.
+    -- Alternatives, here and above: a list of three builds a temporary table for each row written.
     state          TEXT NOT NULL
                    CHECK (state = 'pending' OR state = 'active' OR state = 'stopped'
                           OR state = 'released' OR state = 'void'),
@@ -115,14 +119,22 @@ CREATE TABLE reservation (
     expires_at     INTEGER,
     created_at     INTEGER NOT NULL,
     changed_at     INTEGER NOT NULL,
-    started_at     INTEGER
+    started_at     INTEGER,
+    -- Of a volume nobody named: the container's reservation after whose end it goes.
+    goes_with      TEXT,
+    -- Of a container: the host's folders it mounts, a JSON array.
+    host_mounts    TEXT
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX reservation_goes ON reservation (goes_with) WHERE goes_with IS NOT NULL;
 CREATE UNIQUE INDEX reservation_key ON reservation (caller, idem_key) WHERE idem_key IS NOT NULL;
+-- The id of a container or network never comes again; what is known by name may.
 CREATE UNIQUE INDEX reservation_container ON reservation (host, container_id)
-    WHERE container_id IS NOT NULL;
+    WHERE container_id IS NOT NULL AND kind <> 'volume' AND kind <> 'image';
+CREATE UNIQUE INDEX reservation_named ON reservation (host, kind, container_id)
+    WHERE (kind = 'volume' OR kind = 'image') AND state <> 'released' AND state <> 'void';
 -- What is live is asked for in these words everywhere (rows::LIVE), or the index is not used. It also
--- keeps the names of a user's live containers apart; those without a name never clash.
-CREATE UNIQUE INDEX reservation_live ON reservation (user_id, container_name)
+-- keeps the names of a user's live objects of one kind apart; those without a name never clash.
+CREATE UNIQUE INDEX reservation_live ON reservation (user_id, container_name, kind)
     WHERE state <> 'released' AND state <> 'void';
 
 CREATE TABLE decision (

@@ -145,6 +145,7 @@ async fn what_was_given_up_at_the_deadline_does_not_happen_later() {
     let ada = w.user("ada").await;
     let request = || NewReservation {
         idempotency: key("ada", "k", "body"),
+        kind: plimsoll_store::ObjectKind::Container,
         ..w.request(w.claim(ada, container(1000)))
     };
     let shell = w.shell();

@@ -111,6 +111,9 @@ pub(super) async fn reserve(
     let ttl_ms = i64::try_from(ttl_s * 1000).unwrap_or(i64::MAX / 2);
     let reservation = NewReservation {
         id: ReservationId(new_id()),
+        kind: plimsoll_store::ObjectKind::Container,
+        goes_with: None,
+        host_mounts: Vec::new(),
         decision: DecisionId(new_id()),
         claim,
         origin: Origin::Api,

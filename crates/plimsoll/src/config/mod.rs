@@ -42,6 +42,8 @@ pub struct Config {
     pub metering: Metering,
     /// Reconciliation.
     pub reconcile: Reconcile,
+    /// Retention.
+    pub retention: Retention,
 }
 
 /// Who may use the gateway.
@@ -106,6 +108,25 @@ impl Default for Reconcile {
     }
 }
 
+/// How long the ledger keeps what it no longer needs. The audit log stays for good.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days a decision is kept; longer while a reservation rests on it.
+    pub decisions_days: u64,
+    /// Days a reservation is kept after it has ended, and its idempotency key with it.
+    pub reservations_days: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            decisions_days: 90,
+            reservations_days: 400,
+        }
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -121,6 +142,7 @@ impl Default for Config {
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),
+            retention: Retention::default(),
         }
     }
 }

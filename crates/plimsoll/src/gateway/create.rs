@@ -12,19 +12,21 @@ use plimsoll_core::entity::{DecisionId, ReservationId, TeamId};
 use plimsoll_core::quota::Mode;
 use plimsoll_core::remedy::watched;
 use plimsoll_host::engine::{EngineError, ImageInspect, full};
-use plimsoll_host::request::create::{CreateRequest, ImageFacts, Judged, Policy, judge};
+use plimsoll_host::request::create::{
+    CreateRequest, ImageFacts, Judged, MountPolicy, Policy, judge,
+};
 use plimsoll_host::request::path::container_name;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{
-    Admission, Claim, NewReservation, Origin, Reservation, ReservationFilter, StoreError,
-    TeamChoice, User,
+    Admission, Claim, NewReservation, ObjectKind, Origin, Reservation, ReservationFilter,
+    StoreError, TeamChoice, User,
 };
 use serde_json::json;
 
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
-use super::{lifecycle, names};
+use super::{lifecycle, names, volumes};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
@@ -73,6 +75,12 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         Owner::Team(place) => TeamChoice::Team(TeamId(place.team.entity)),
         Owner::User(_) => TeamChoice::NoTeam,
     };
+    if !judged.host_mounts.is_empty() {
+        return Err(Refused::denied(
+            "policy",
+            "folders of the host cannot be mounted yet",
+        ));
+    }
     let claim = Claim {
         user: user.id,
         team,
@@ -106,6 +114,20 @@ struct Intent {
 async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused> {
     let _in_flight = app.in_flight.enter(intent.id);
     let (reservation, watched) = reserve(&app, &intent).await?;
+    let maker = volumes::Maker {
+        app: &app,
+        user: &intent.user,
+        team: intent.claim.team,
+        project: intent.claim.project.as_deref(),
+    };
+    let ensured = maker.ensure(&intent.judged.volumes, intent.id, intent.judged.auto_remove);
+    let ensured = match ensured.await {
+        Ok(ensured) => ensured,
+        Err(refused) => {
+            app.store.void(intent.id, app.clock.now_ms()).await?;
+            return Err(refused);
+        }
+    };
     let engine_name = names::of(&reservation);
     let query = QueryBuilder::new().str("name", &engine_name).finish();
     let sent = app
@@ -126,6 +148,7 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         Ok(created) => created,
         Err(refused @ Refused::Engine { .. }) => {
             app.store.void(intent.id, app.clock.now_ms()).await?;
+            ensured.undo(&app).await;
             return Err(refused.renamed(&engine_name, &intent.name));
         }
         Err(other) => return Err(other),
@@ -200,7 +223,9 @@ async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<(Reservation, Vec<St
             try_reserve(app, intent).await
         }
         Err(StoreError::Conflict(_)) => {
-            if let Some(holder) = app.store.by_name(intent.user.id, &intent.name)?
+            if let Some(holder) =
+                app.store
+                    .by_name(intent.user.id, ObjectKind::Container, &intent.name)?
                 && let Some(container) = holder.container
             {
                 lifecycle::settle_soon(app, &container).await;
@@ -222,20 +247,26 @@ async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<(Reservation, Vec<St
 
 async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError> {
     let now_ms = app.clock.now_ms();
-    let ttl_ms =
-        i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2);
     let new = NewReservation {
         id: intent.id,
+        kind: ObjectKind::Container,
+        goes_with: None,
+        host_mounts: Vec::new(),
         decision: DecisionId(new_id()),
         claim: intent.claim.clone(),
         origin: Origin::Gateway,
         idempotency: None,
         container_name: Some(intent.name.clone()),
         image: Some(intent.image.clone()),
-        expires_ms: now_ms + ttl_ms,
+        expires_ms: now_ms + ttl_ms(app),
         now_ms,
     };
     app.store.reserve(new).await
+}
+
+/// How long a reservation of the gateway's is kept without a commit, milliseconds.
+pub(super) fn ttl_ms(app: &App) -> i64 {
+    i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2)
 }
 
 /// Settles every active container of a user, within [`SETTLE_TIMEOUT`], but for the one whose lock the
@@ -282,6 +313,12 @@ async fn judged(
     let mut policy = Policy::new(facts.hierarchy.cgroup_parent(&parent));
     policy.storage_opt = facts.bounds_storage;
     policy.fill_in = path.owner.level().mode == Mode::Enforce;
+    policy.mounts = MountPolicy {
+        volume_prefix: names::in_engine(&user.name, user.id, ""),
+        key: id.0.simple().to_string(),
+        stash: String::new(),
+        writes_as: None,
+    };
     let instance = app.instance.as_str();
     policy.labels =
         names::reserved_labels(instance, id, user.id, team.map(|(_, name)| name), project);
@@ -302,7 +339,11 @@ async fn judged(
 }
 
 /// The team a claim goes to: by label, by header, else the user's default; `-` is none.
-fn team_choice(app: &App, label: Option<&str>, headers: &HeaderMap) -> Result<TeamChoice, Refused> {
+pub(super) fn team_choice(
+    app: &App,
+    label: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<TeamChoice, Refused> {
     let header = header(headers, "x-plimsoll-team");
     match label.or(header.as_deref()).filter(|text| !text.is_empty()) {
         None => Ok(TeamChoice::Default),
@@ -319,7 +360,7 @@ fn team_choice(app: &App, label: Option<&str>, headers: &HeaderMap) -> Result<Te
     }
 }
 
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers
         .get(name)
         .and_then(|v| v.to_str().ok())
@@ -331,7 +372,11 @@ fn free_name(app: &App, user: &User) -> Result<String, Refused> {
     loop {
         let random = new_id().as_u64_pair().1;
         let name = names::invented(random);
-        if app.store.by_name(user.id, &name)?.is_none() {
+        if app
+            .store
+            .by_name(user.id, ObjectKind::Container, &name)?
+            .is_none()
+        {
             return Ok(name);
         }
     }

@@ -11,6 +11,7 @@ mod exec;
 mod identity;
 mod images;
 mod lifecycle;
+mod mounts;
 mod names;
 mod refused;
 mod resolve;
@@ -21,6 +22,7 @@ mod system;
 mod update;
 mod upstream;
 mod view;
+mod volumes;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
@@ -39,6 +41,7 @@ use tokio::task::JoinSet;
 use crate::state::App;
 use answer::Body;
 pub(crate) use identity::Peer;
+pub(crate) use names::of as engine_name;
 
 /// A head that takes longer than this is not coming. Also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);

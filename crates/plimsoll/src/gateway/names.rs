@@ -15,8 +15,8 @@ pub(super) fn in_engine(user_name: &str, user: UserId, name: &str) -> String {
     format!("{user_name}.{}.{name}", &hex[hex.len() - 12..])
 }
 
-/// The engine's name of the container a reservation is for.
-pub(super) fn of(reservation: &Reservation) -> String {
+/// The engine's name of the object a reservation is for.
+pub(crate) fn of(reservation: &Reservation) -> String {
     let name = reservation.container_name.as_deref().unwrap_or_default();
     in_engine(&reservation.user_name, reservation.user, name)
 }

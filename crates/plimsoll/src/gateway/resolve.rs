@@ -1,15 +1,15 @@
 //! From what a tenant calls a container to its full id, once, by the ledger.
 
 use plimsoll_core::State;
-use plimsoll_store::{Reservation, User};
+use plimsoll_store::{ObjectKind, Reservation, User};
 
 use super::refused::Refused;
 use crate::state::App;
 
-/// A tenant's container.
+/// A tenant's container, volume or network.
 #[derive(Debug, Clone)]
 pub(super) struct Owned {
-    /// The engine's id, all 64 digits.
+    /// The engine's id, all 64 digits; of a volume its name there.
     pub(super) id: String,
     pub(super) reservation: Reservation,
 }
@@ -17,13 +17,24 @@ pub(super) struct Owned {
 /// The caller's container of this name, id or unambiguous id prefix. Not theirs is the same as absent.
 pub(super) fn container(app: &App, user: &User, reference: &str) -> Result<Owned, Refused> {
     let wanted = reference.strip_prefix('/').unwrap_or(reference);
-    let found = match app.store.by_name(user.id, wanted)? {
+    object(app, user, ObjectKind::Container, wanted)?
+        .ok_or_else(|| Refused::no_container(reference))
+}
+
+/// The caller's object of this kind with this name, id or unambiguous id prefix.
+pub(super) fn object(
+    app: &App,
+    user: &User,
+    kind: ObjectKind,
+    wanted: &str,
+) -> Result<Option<Owned>, Refused> {
+    let found = match app.store.by_name(user.id, kind, wanted)? {
         Some(reservation) => Some(reservation),
         None if is_hex(wanted) => {
-            let mut candidates = app.store.by_container_prefix(user.id, wanted)?;
+            let mut candidates = app.store.by_id_prefix(user.id, kind, wanted)?;
             if candidates.len() > 1 {
                 return Err(Refused::bad(
-                    "container",
+                    kind.name(),
                     format!("Multiple IDs found with provided prefix: {wanted}"),
                 ));
             }
@@ -32,10 +43,10 @@ pub(super) fn container(app: &App, user: &User, reference: &str) -> Result<Owned
         None => None,
     };
     let here = found.filter(|r| r.host == app.lease.host && r.user == user.id);
-    match here.and_then(|r| Some((r.container.clone()?, r))) {
-        Some((id, reservation)) => Ok(Owned { id, reservation }),
-        None => Err(Refused::no_container(reference)),
-    }
+    Ok(here.and_then(|reservation| {
+        let id = reservation.container.clone()?;
+        Some(Owned { id, reservation })
+    }))
 }
 
 /// The reservation behind a full id, if it is the caller's, ended or not.

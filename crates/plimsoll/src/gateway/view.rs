@@ -12,7 +12,7 @@ use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{names, resolve, stream};
+use super::{mounts, names, resolve, stream};
 use crate::state::App;
 
 /// Filters of a list that mean the same for a tenant as for the engine.
@@ -59,6 +59,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
             container["Image"] = json!(image);
         }
         names::clean_labels(&mut container["Labels"]);
+        mounts::show(&mut container, reservation);
         shown.push(container);
         if last.is_some_and(|last| shown.len() as i64 >= last) {
             break;
@@ -132,6 +133,7 @@ fn show(seen: &mut Value, reservation: &Reservation) {
         seen["Config"]["Image"] = json!(image);
     }
     names::clean_labels(&mut seen["Config"]["Labels"]);
+    mounts::show(seen, reservation);
     seen["HostConfig"]["CgroupParent"] = json!("");
     for path in ["LogPath", "HostnamePath", "HostsPath", "ResolvConfPath"] {
         if seen.get(path).is_some() {
@@ -230,6 +232,7 @@ mod tests {
         });
         let reservation = Reservation {
             id: plimsoll_core::entity::ReservationId(uuid::Uuid::nil()),
+            kind: plimsoll_store::ObjectKind::Container,
             host: "h".into(),
             user: plimsoll_core::entity::UserId(uuid::Uuid::nil()),
             user_name: "ada".into(),
@@ -248,6 +251,8 @@ mod tests {
             created_ms: 0,
             changed_ms: 0,
             started_ms: None,
+            goes_with: None,
+            host_mounts: Vec::new(),
         };
         show(&mut seen, &reservation);
         let text = seen.to_string();

@@ -5,6 +5,8 @@ pub mod caps;
 pub mod collect;
 pub mod events;
 pub mod reconcile;
+pub mod retain;
+pub mod volumes;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

@@ -29,6 +29,8 @@ pub struct Mended {
     pub settled: usize,
     /// Containers that were created, but whose commit was lost.
     pub bound: usize,
+    /// Volumes whose rows followed the engine, or that went with their container.
+    pub volumes: usize,
     /// Reservations whose container never came.
     pub voided: usize,
     /// Users and teams that finished draining.
@@ -41,13 +43,18 @@ pub struct Mended {
 /// In words, when the engine or the ledger cannot be asked.
 pub async fn run(app: Arc<App>) -> Result<String, String> {
     let mended = reconcile(&app).await?;
-    let changes = mended.settled + mended.bound + mended.voided + mended.drained;
+    let changes = mended.settled + mended.bound + mended.volumes + mended.voided + mended.drained;
     if changes > 0 {
         tracing::info!(?mended, "mended the ledger");
     }
     Ok(format!(
-        "compared {} containers: {} settled, {} bound late, {} voided, {} drained",
-        mended.compared, mended.settled, mended.bound, mended.voided, mended.drained
+        "compared {} containers: {} settled, {} bound late, {} voided, {} drained; {} volumes",
+        mended.compared,
+        mended.settled,
+        mended.bound,
+        mended.voided,
+        mended.drained,
+        mended.volumes
     ))
 }
 
@@ -102,6 +109,7 @@ async fn reconcile(app: &App) -> Result<Mended, String> {
     for container in &listed {
         mended.bound += usize::from(bind(app, container).await?);
     }
+    mended.volumes = super::volumes::reconcile(app, began_ms).await?;
     let actor = Actor {
         name: "system".into(),
         at_ms: app.clock.now_ms(),
@@ -165,13 +173,7 @@ async fn bind(app: &App, container: &ContainerSummary) -> Result<bool, String> {
         }
         let bound = app
             .store
-            .bound(
-                id,
-                id_text.clone(),
-                State::Active,
-                app.lease.clone(),
-                app.clock.now_ms(),
-            )
+            .bound(id, id_text.clone(), State::Active, app.clock.now_ms())
             .await;
         match bound {
             Ok(_) => {}

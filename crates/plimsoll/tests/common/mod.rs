@@ -226,6 +226,13 @@ impl Drop for Server {
                 self.docker(&["rm", "-f", id]);
             }
         }
+        if !self.engine.contains("nonexistent") {
+            let listed = self.docker(&["volume", "ls", "-q", "--filter", &label]);
+            let names = String::from_utf8_lossy(&listed.stdout).into_owned();
+            for name in names.split_whitespace() {
+                self.docker(&["volume", "rm", name]);
+            }
+        }
         let _ = Command::new("kill")
             .arg(self.process.id().to_string())
             .status();

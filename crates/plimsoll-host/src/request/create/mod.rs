@@ -7,6 +7,7 @@
 
 mod body;
 mod gpu;
+mod mounts;
 mod parse;
 mod rules;
 mod storage;
@@ -23,7 +24,10 @@ use super::limits::{Asked, Requested, RestartName, RestartPolicy, memory_swap};
 use super::refusal::Refusal;
 use body::{Config, HostConfig};
 pub use gpu::{GpuAsk, GpuRequest};
-use storage::{LogAsked, Tmpfs};
+pub use mounts::{
+    HostUse, MountPolicy, VolumeRequest, VolumeSettings, VolumeUse, is_anonymous, stash_index,
+};
+use storage::LogAsked;
 
 /// Labels that start so are Plimsoll's, in any letter case.
 pub const RESERVED_LABELS: &str = "plimsoll.";
@@ -48,6 +52,8 @@ pub struct Policy {
     pub cgroup_parent: String,
     /// The reserved labels the container gets: owner, team, project, reservation key.
     pub labels: BTreeMap<String, String>,
+    /// What its mounts are called and whose rights they have.
+    pub mounts: MountPolicy,
 }
 
 impl Policy {
@@ -63,6 +69,7 @@ impl Policy {
             default_runtime: "runc".to_owned(),
             cgroup_parent: cgroup_parent.into(),
             labels: BTreeMap::new(),
+            mounts: MountPolicy::default(),
         }
     }
 }
@@ -110,7 +117,7 @@ pub struct CreateRequest {
     cgroup_parent: String,
     swappiness: Option<i64>,
     shm: Option<u64>,
-    tmpfs: BTreeMap<String, Tmpfs>,
+    mounts: mounts::Asked,
     storage: Option<u64>,
     log: LogAsked,
     gpus: Option<GpuRequest>,
@@ -141,8 +148,10 @@ pub struct Judged {
     pub project: Option<String>,
     /// GPUs to pin with [`Judged::pin_gpus`] before the body is sent.
     pub gpus: Option<GpuRequest>,
-    /// Paths that become anonymous volumes because the image says so.
-    pub anonymous_volumes: Vec<String>,
+    /// Volumes that must be there before the engine creates the container.
+    pub volumes: Vec<VolumeUse>,
+    /// Folders of the host that must be mounted for it by then.
+    pub host_mounts: Vec<HostUse>,
 }
 
 impl CreateRequest {
@@ -213,6 +222,11 @@ pub fn judge(
     config.env = env;
     warnings.extend(env_warning);
     rules::slow_health_checks(&mut config, image);
+    let mounted = mounts::mounted(request, &policy.mounts, image)?;
+    if mounted.writes_to_host() {
+        as_owner(&mut config, &mut host, &policy.mounts, &mut warnings)?;
+    }
+    host.mounts.clone_from(&mounted.body);
     config.image.clone_from(&image.id);
     config.labels = labels(request, policy, image, &mut warnings);
 
@@ -265,8 +279,50 @@ pub fn judge(
         team: request.team.clone(),
         project: request.project.clone(),
         gpus: request.gpus.clone(),
-        anonymous_volumes: image.volumes.clone(),
+        volumes: mounted.volumes,
+        host_mounts: mounted.host,
     })
+}
+
+/// Who writes to the host does it with the owner's rights alone: with their uid and gid, and without a
+/// way to others.
+fn as_owner(
+    config: &mut Config,
+    host: &mut HostConfig,
+    mounts: &MountPolicy,
+    warnings: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    let Some((uid, gid)) = mounts.writes_as else {
+        return Ok(());
+    };
+    let owner = format!("{uid}:{gid}");
+    if config.user.is_empty() {
+        warnings.push(format!(
+            "plimsoll: runs as {owner}, your uid and gid, because a folder of the host is mounted \
+             writable; mount it read-only (:ro) to run as the image does"
+        ));
+    } else if config.user != owner && config.user != uid.to_string() {
+        return Err(Refusal::policy(
+            "User",
+            format!(
+                "--user {} with a writable folder of the host",
+                super::json::short(&config.user)
+            ),
+            "its files would be written with rights that are not yours",
+            format!("use --user {owner}, or mount the folder read-only (:ro)"),
+        ));
+    }
+    if !host.group_add.is_empty() {
+        return Err(Refusal::policy(
+            "HostConfig.GroupAdd",
+            "--group-add with a writable folder of the host",
+            "its files would be written with rights that are not yours",
+            "leave the option out, or mount the folder read-only (:ro)",
+        ));
+    }
+    config.user = owner;
+    host.security_opt = vec!["no-new-privileges"];
+    Ok(())
 }
 
 impl Judged {
