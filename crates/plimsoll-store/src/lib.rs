@@ -7,6 +7,7 @@
 mod audit;
 mod books;
 mod check;
+mod clamps;
 mod decisions;
 mod error;
 mod hosts;

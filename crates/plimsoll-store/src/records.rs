@@ -8,6 +8,7 @@ use plimsoll_core::entity::{
 use plimsoll_core::quota::{Capacity, Mode, TeamMode};
 use plimsoll_core::remedy::Remedy;
 use plimsoll_core::reservation::State;
+use plimsoll_core::units::MilliCpu;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -385,6 +386,8 @@ pub struct Reservation {
     pub container_name: Option<String>,
     /// The image as its owner named it.
     pub image: Option<String>,
+    /// How its CPU is held down, if it is.
+    pub clamp: Option<Clamp>,
     /// When it is void unless committed, Unix milliseconds.
     pub expires_ms: Option<i64>,
     /// Unix milliseconds.
@@ -397,6 +400,15 @@ pub struct Reservation {
     pub goes_with: Option<ReservationId>,
     /// Of a container: what it mounts of the host.
     pub host_mounts: Vec<HostMount>,
+}
+
+/// A container that has less CPU than it was made with, because a limit was lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clamp {
+    /// What it had, and gets back.
+    pub from: MilliCpu,
+    /// What it was held to.
+    pub to: MilliCpu,
 }
 
 /// What was decided about a claim, and why.

@@ -276,7 +276,7 @@ pub async fn reconcile(app: &App, began_ms: i64) -> Result<usize, String> {
             Ok(()) => changed += 1,
             // Its owner is told when they start it.
             Err(MountError::Refused(why)) => {
-                tracing::debug!(reservation = %row.id, why, "a folder is not mounted")
+                tracing::debug!(reservation = %row.id, why, "a folder is not mounted");
             }
             Err(error) => return Err(in_full(&error)),
         }

@@ -112,6 +112,10 @@ CREATE TABLE reservation (
     container_id   TEXT,
     container_name TEXT,
     image          TEXT,
+    -- Millicores, both or none: what a container had before it was held to a lowered limit, and
+    -- what it was held to.
+    clamped_from   INTEGER,
+    clamped_to     INTEGER,
     expires_at     INTEGER,
     created_at     INTEGER NOT NULL,
     changed_at     INTEGER NOT NULL,

@@ -89,7 +89,12 @@ fn advise(
         team.map(|t| t.to_string()),
         claim.host
     ];
-    let holdings: Vec<Holding> = rows::all(db, &sql, by, rows::reservation)?
+    let theirs = rows::all(db, &sql, by, rows::reservation)?;
+    let existing = theirs
+        .iter()
+        .find(|r| Some(r.id) == itself && r.container.is_some())
+        .and_then(|r| r.container_name.clone());
+    let holdings: Vec<Holding> = theirs
         .into_iter()
         .filter(|r| Some(r.id) != itself)
         .map(|r| Holding {
@@ -122,6 +127,7 @@ fn advise(
         before,
         after,
         &judged.verdict,
+        existing.as_deref(),
         &holdings,
         &askable,
     );
@@ -189,7 +195,7 @@ impl Store {
             let team = books.team(team)?;
             let path = books.team_path(&team, host)?;
             let verdict = admit(&path, &Amounts::ZERO, after);
-            let steps = remedies(&path, &Amounts::ZERO, after, &verdict, &[], &[]);
+            let steps = remedies(&path, &Amounts::ZERO, after, &verdict, None, &[], &[]);
             let message = (!verdict.allowed()).then(|| refusal(&path, after, &verdict, &steps));
             Ok(Evaluation {
                 path,

@@ -305,6 +305,7 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
         container: None,
         container_name: new.container_name.clone(),
         image: new.image.clone(),
+        clamp: None,
         expires_ms: Some(new.expires_ms),
         created_ms: new.now_ms,
         changed_ms: new.now_ms,

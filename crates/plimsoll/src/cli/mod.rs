@@ -177,7 +177,7 @@ mod tests {
             let path = format!("{path} {}", command.get_name()).trim().to_owned();
             let mut leaves = command
                 .get_subcommands()
-                .filter(|c| c.get_name() != "help")
+                .filter(|c| c.get_name() != "help" && !c.is_hide_set())
                 .peekable();
             if leaves.peek().is_none() {
                 found.push(path);

@@ -9,7 +9,8 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use plimsoll_core::State;
 use plimsoll_core::admit::{Owner, Path};
 use plimsoll_core::entity::{DecisionId, ReservationId, TeamId};
-use plimsoll_core::units::MilliCpu;
+use plimsoll_core::quota::Mode;
+use plimsoll_core::remedy::watched;
 use plimsoll_host::engine::{EngineError, ImageInspect, full};
 use plimsoll_host::os_user::OsUser;
 use plimsoll_host::request::create::{
@@ -136,7 +137,7 @@ impl Intent {
 
 async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused> {
     let _in_flight = app.in_flight.enter(intent.id);
-    let reservation = reserve(&app, &intent).await?;
+    let (reservation, watched) = reserve(&app, &intent).await?;
     let prepared = prepare(&app, &intent).await;
     let ensured = match prepared {
         Ok(ensured) => ensured,
@@ -205,6 +206,7 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         return Err(error.into());
     }
     let mut warnings = intent.judged.warnings;
+    warnings.extend(watched);
     let theirs = created["Warnings"].as_array().into_iter().flatten();
     warnings.extend(theirs.filter_map(|w| w.as_str()).map(str::to_owned));
     Ok(answer::json(
@@ -274,9 +276,10 @@ async fn unknown_outcome(app: &App, intent: &Intent, error: EngineError) -> Refu
     error.into()
 }
 
-/// Reserves. Before a refusal is given, what the caller's containers hold is looked at again, once:
-/// one that has just ended must not be in the way, nor its name.
-async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<Reservation, Refused> {
+/// Reserves; with it comes what a limit that only watches would have refused, in words. Before a
+/// refusal is given, what the caller's containers hold is looked at again, once: one that has just
+/// ended must not be in the way, nor its name.
+async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<(Reservation, Vec<String>), Refused> {
     let again = match try_reserve(app, intent).await {
         Ok(admission) if admission.reservation.is_some() => Ok(admission),
         Ok(_) => {
@@ -295,10 +298,15 @@ async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<Reservation, Refused
         }
         Err(error) => Err(error),
     };
-    let admission = again?;
-    admission
-        .reservation
-        .ok_or_else(|| Refused::Quota(Box::new(admission.decision)))
+    let Admission {
+        decision,
+        reservation,
+        ..
+    } = again?;
+    match reservation {
+        Some(reservation) => Ok((reservation, watched(&decision.violations))),
+        None => Err(Refused::Quota(Box::new(decision))),
+    }
 }
 
 async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError> {
@@ -380,6 +388,7 @@ async fn judged(
     let parent = caps::parent(&app.instance, team_id, user.id);
     let mut policy = Policy::new(facts.hierarchy.cgroup_parent(&parent));
     policy.storage_opt = facts.bounds_storage;
+    policy.fill_in = path.owner.level().mode == Mode::Enforce;
     policy.mounts = MountPolicy {
         volume_prefix: names::in_engine(&user.name, user.id, ""),
         key: id.0.simple().to_string(),
@@ -401,35 +410,11 @@ async fn judged(
         health_interval_ns: image.config.healthcheck.interval,
     };
     let judged = judge(request, &policy, &image, &defaults)?;
-    // On cgroup v1 a container with more CPU than a level above it may use does not start.
-    let lowest = caps::desired(&app.instance, path)
-        .into_iter()
-        .filter_map(|(_, c)| c.cpu)
-        .min();
-    let lowest = lowest.map_or(app.capacity.cpu, |cap: MilliCpu| cap.min(app.capacity.cpu));
-    if path_allows_more(path) && judged.requested.cpu > lowest {
-        return Err(Refused::denied(
-            "policy",
-            format!(
-                "--cpus {} is more than one container can get here: at most {lowest}",
-                judged.requested.cpu
-            ),
-        ));
+    let most = caps::most_cpu(path, app.capacity.cpu);
+    if caps::admission_allows_more(path) && judged.requested.cpu > most {
+        return Err(Refused::too_much_cpu(judged.requested.cpu, most));
     }
     Ok(judged)
-}
-
-/// Whether admission could let a container through that the kernel's caps would not: only where a
-/// level promises more than it has, or does not refuse at all.
-fn path_allows_more(path: &Path) -> bool {
-    let owner = match &path.owner {
-        Owner::User(user) => user,
-        Owner::Team(place) => &place.team,
-    };
-    [&path.host, &path.system, owner].iter().any(|level| {
-        level.overcommit_permille > plimsoll_core::quota::OVERCOMMIT_NONE
-            || level.mode != plimsoll_core::quota::Mode::Enforce
-    })
 }
 
 /// The team a claim goes to: by label, by header, else the user's default; `-` is none.

@@ -9,7 +9,7 @@ use super::answer::Body;
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{names, resolve, stream, view};
+use super::{names, resolve, stream};
 use crate::labels;
 use crate::state::App;
 
@@ -30,7 +30,6 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
         .get("type")
         .is_some_and(|kinds| !kinds.is_empty() && !kinds.iter().any(|k| k == "container"));
     filters.insert("type".to_owned(), vec!["container".to_owned()]);
-    view::only_mine(&mut filters, &call.app, &call.user);
     let query = QueryBuilder::new()
         .opt_str("since", since.as_deref())
         .opt_str("until", until.as_deref())

@@ -112,6 +112,15 @@ impl Server {
         self.process.wait().unwrap();
     }
 
+    /// Ends the process as a service manager does; returns how long it took.
+    pub fn terminate(&mut self) -> Duration {
+        let pid = self.process.id().to_string();
+        let began = Instant::now();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        assert!(self.process.wait().unwrap().success());
+        began.elapsed()
+    }
+
     pub fn restart(&mut self) {
         self.process = spawn(self.dir.path(), &self.instance, &self.engine, &self.extra);
         self.wait_ready();

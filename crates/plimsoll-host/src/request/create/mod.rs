@@ -39,6 +39,9 @@ pub struct Policy {
     pub swap: bool,
     /// The engine can bound a writable layer (`StorageOpt.size`).
     pub storage_opt: bool,
+    /// What the tenant does not name is filled in. Where a quota only watches it is charged all the
+    /// same, and the container runs as the engine would have it.
+    pub fill_in: bool,
     /// GPUs on this host.
     pub gpus_available: u64,
     /// The lowest host port a tenant may publish.
@@ -60,6 +63,7 @@ impl Policy {
         Self {
             swap: false,
             storage_opt: false,
+            fill_in: true,
             gpus_available: 0,
             host_port_min: 1024,
             default_runtime: "runc".to_owned(),
@@ -215,7 +219,7 @@ pub fn judge(
     rules::publish_all(request.publish_all, &config, image)?;
 
     let mut requested = numbers(request, policy, defaults, &mut warnings)?;
-    let temp = storage::temp(request, defaults)?;
+    let temp = storage::temp(request, policy, defaults)?;
     requested.temp_storage = temp.total;
     let layer = storage::layer(request.storage, policy, defaults)?;
     let log = request.log.complete(defaults);
@@ -241,16 +245,25 @@ pub fn judge(
     host.restart_policy = request.restart;
     host.auto_remove = request.auto_remove;
     host.publish_all_ports = request.publish_all;
-    host.log_config = log.body();
+    host.log_config = if policy.fill_in {
+        log.body()
+    } else {
+        request.log.body()
+    };
     host.shm_size = temp.shm;
     host.tmpfs = temp.tmpfs;
     host.storage_opt = layer.option;
-    host.nano_cpus = requested.cpu.nano();
-    host.memory = requested.memory.0;
-    host.memory_swap = requested.memory_swap.0;
+    // Zero is "no limit" to the engine.
+    let given = |asked: bool, amount: u64| {
+        if asked || policy.fill_in { amount } else { 0 }
+    };
+    let asked = request.asked;
+    host.nano_cpus = given(asked.cpu.is_some(), requested.cpu.nano());
+    host.memory = given(asked.memory.is_some(), requested.memory.0);
+    host.memory_swap = given(asked.memory.is_some(), requested.memory_swap.0);
     host.memory_reservation = requested.memory_reservation.0;
     host.cpu_shares = requested.cpu_shares;
-    host.pids_limit = requested.pids;
+    host.pids_limit = given(asked.pids.is_some(), requested.pids);
     host.device_requests = request
         .gpus
         .iter()
@@ -344,9 +357,14 @@ fn numbers(
     warnings: &mut Vec<String>,
 ) -> Result<Requested, Refusal> {
     let asked = request.asked;
+    let how = if policy.fill_in {
+        "running with"
+    } else {
+        "running without one, charged as"
+    };
     let cpu = asked.cpu.unwrap_or_else(|| {
         warnings.push(format!(
-            "plimsoll: no CPU limit given, running with {} cores; choose with --cpus",
+            "plimsoll: no CPU limit given, {how} {} cores; choose with --cpus",
             defaults.cpu
         ));
         defaults.cpu
@@ -359,14 +377,14 @@ fn numbers(
     }
     let memory = asked.memory.unwrap_or_else(|| {
         warnings.push(format!(
-            "plimsoll: no memory limit given, running with {}; choose with --memory",
+            "plimsoll: no memory limit given, {how} {}; choose with --memory",
             defaults.memory
         ));
         defaults.memory
     });
     let memory_swap = memory_swap(asked.memory_swap, memory, policy.swap, warnings)?;
     let reservation = asked.memory_reservation.unwrap_or_default();
-    if reservation > memory {
+    if reservation > memory && (asked.memory.is_some() || policy.fill_in) {
         return Err(Refusal::bad(
             "HostConfig.MemoryReservation",
             format!("must not be above the memory limit of {memory}"),
@@ -374,7 +392,7 @@ fn numbers(
     }
     let pids = asked.pids.unwrap_or_else(|| {
         warnings.push(format!(
-            "plimsoll: no process limit given, running with {}; choose with --pids-limit",
+            "plimsoll: no process limit given, {how} {}; choose with --pids-limit",
             defaults.pids
         ));
         defaults.pids

@@ -79,13 +79,16 @@ impl Tmpfs {
         Ok(tmpfs)
     }
 
-    fn options(&self, size: u64) -> String {
+    fn options(&self, size: Option<u64>) -> String {
         use std::fmt::Write as _;
         let mut text = format!(
-            "{},{},nosuid,nodev,size={size}",
+            "{},{},nosuid,nodev",
             if self.read_only { "ro" } else { "rw" },
             if self.exec { "exec" } else { "noexec" },
         );
+        if let Some(size) = size {
+            let _ = write!(text, ",size={size}");
+        }
         if let Some(mode) = self.mode {
             let _ = write!(text, ",mode={mode:o}");
         }
@@ -217,7 +220,11 @@ pub(super) struct Temp {
     pub(super) tmpfs: BTreeMap<String, String>,
 }
 
-pub(super) fn temp(request: &CreateRequest, defaults: &ContainerDefaults) -> Result<Temp, Refusal> {
+pub(super) fn temp(
+    request: &CreateRequest,
+    policy: &Policy,
+    defaults: &ContainerDefaults,
+) -> Result<Temp, Refusal> {
     // Without an IPC namespace of its own there is no /dev/shm mount to size.
     let shm = if request.host.ipc_mode == "none" {
         0
@@ -231,11 +238,16 @@ pub(super) fn temp(request: &CreateRequest, defaults: &ContainerDefaults) -> Res
             .size
             .unwrap_or_else(|| defaults.tmpfs.0.next_multiple_of(PAGE));
         sizes.push(Bytes(size));
-        tmpfs.insert(path.clone(), mount.options(size));
+        let written = mount.size.or(policy.fill_in.then_some(size));
+        tmpfs.insert(path.clone(), mount.options(written));
     }
     Ok(Temp {
         total: sum(&sizes)?,
-        shm,
+        shm: if policy.fill_in || request.shm.is_some() {
+            shm
+        } else {
+            0
+        },
         tmpfs,
     })
 }
@@ -297,7 +309,7 @@ pub(super) fn layer(
     }
     let charged = Bytes(asked.unwrap_or(defaults.writable.0));
     let mut option = BTreeMap::new();
-    if policy.storage_opt {
+    if policy.storage_opt && (asked.is_some() || policy.fill_in) {
         option.insert("size".to_owned(), charged.0.to_string());
     }
     Ok(Layer { charged, option })
@@ -386,6 +398,20 @@ impl LogAsked {
             }
         }
         Ok(asked)
+    }
+
+    /// As it was asked: what is absent is the engine's own.
+    pub(super) fn body(&self) -> LogConfig {
+        let option = |name: &str, value: Option<String>| Some((name.to_owned(), value?));
+        let options = [
+            option("max-size", self.max_size.map(|n| n.to_string())),
+            option("max-file", self.max_file.map(|n| n.to_string())),
+            option("compress", self.compress.map(|c| c.to_string())),
+        ];
+        LogConfig {
+            driver: self.driver,
+            config: options.into_iter().flatten().collect(),
+        }
     }
 
     pub(super) fn complete(&self, defaults: &ContainerDefaults) -> Log {

@@ -44,6 +44,51 @@ fn host(fields: &str) -> String {
     format!(r#"{{"Image":"i","HostConfig":{{{fields}}}}}"#)
 }
 
+#[test]
+fn where_a_quota_only_watches_nothing_is_filled_in_and_all_is_charged() {
+    let mut watching = policy();
+    watching.fill_in = false;
+    watching.storage_opt = true;
+    let body = host(r#""Tmpfs":{"/t":""}"#);
+    let enforced = run(&body).unwrap();
+    let watched = run_with(body.as_bytes(), &watching, &image()).unwrap();
+    assert_eq!(watched.claim, enforced.claim);
+    let told = &watched.body["HostConfig"];
+    for name in ["NanoCpus", "Memory", "MemorySwap", "PidsLimit"] {
+        assert_eq!(told[name], 0, "{name}");
+        assert_ne!(enforced.body["HostConfig"][name], 0, "{name}");
+    }
+    assert_eq!(told["Tmpfs"]["/t"], "rw,noexec,nosuid,nodev");
+    assert_eq!(
+        told["LogConfig"],
+        json!({"Type": "json-file", "Config": {}})
+    );
+    assert_eq!(
+        (&told["StorageOpt"], &told["ShmSize"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(
+        watched
+            .warnings
+            .iter()
+            .any(|w| w.contains("running without one, charged as 1 GiB")),
+        "{:?}",
+        watched.warnings
+    );
+
+    // What is asked for is given, and isolation is as everywhere.
+    let body = host(r#""Memory":67108864,"NanoCpus":500000000,"PidsLimit":9,"ShmSize":4096"#);
+    let asked = run_with(body.as_bytes(), &watching, &image()).unwrap();
+    assert_eq!(asked.body["HostConfig"]["Memory"], 67_108_864);
+    assert_eq!(asked.body["HostConfig"]["MemorySwap"], 67_108_864);
+    assert_eq!(asked.body["HostConfig"]["NanoCpus"], 500_000_000);
+    assert_eq!(asked.body["HostConfig"]["PidsLimit"], 9);
+    assert_eq!(asked.body["HostConfig"]["ShmSize"], 4096);
+    assert_eq!(asked.body["HostConfig"]["CgroupParent"], "/plimsoll/u1");
+    let privileged = host(r#""Privileged":true"#);
+    assert!(run_with(privileged.as_bytes(), &watching, &image()).is_err());
+}
+
 #[track_caller]
 fn refused(body: &str, status: u16, field: &str) {
     match run(body) {
