@@ -16,3 +16,4 @@ pub mod engine;
 pub mod ids;
 pub mod peer;
 pub mod request;
+pub mod subnet;

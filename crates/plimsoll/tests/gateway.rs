@@ -410,7 +410,7 @@ fn what_no_tenant_may_ask_is_refused_in_words() {
         "--cpus=0.001",
         "--memory-swap=-1",
         "--log-driver=syslog",
-        "--publish=80:80",
+        "--publish=192.0.2.1:80:80",
         "--oom-score-adj=-500",
         "--volumes-from=x",
         "--sysctl=kernel.msgmax=1",
@@ -431,7 +431,7 @@ fn what_no_tenant_may_ask_is_refused_in_words() {
     for args in [
         vec!["pull", "alpine"],
         vec!["volume", "create", "x"],
-        vec!["network", "create", "x"],
+        vec!["network", "create", "--driver", "macvlan", "x"],
         vec!["swarm", "init"],
         vec!["plugin", "ls"],
         vec!["system", "df"],

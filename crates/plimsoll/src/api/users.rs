@@ -17,6 +17,7 @@ use super::output;
 use super::problem::{Answer, Problem};
 use crate::clock::new_id;
 use crate::state::App;
+use crate::tasks::{in_full, networks};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -144,6 +145,10 @@ pub(super) async fn delete(
 ) -> Answer {
     let user = caller.user(&app, &user).await?;
     caller.admin()?;
+    if let Err(error) = networks::leave(&app, user.id).await {
+        // Their networks stay, and are the reason they do.
+        tracing::warn!(error = in_full(&error), "a user's networks stay");
+    }
     Ok(gone(
         app.store
             .delete_user(user.id, how.drain, caller.actor(&app, None))

@@ -19,11 +19,12 @@ use plimsoll_store::{
     StoreError, TeamChoice, User,
 };
 use serde_json::json;
+use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
-use super::{lifecycle, names};
+use super::{lifecycle, names, networks};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
@@ -65,7 +66,9 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         .or_else(|| header(&call.headers, "x-plimsoll-project"));
     let path = app.store.path(user.id, team, &app.lease.host)?;
     let id = ReservationId(new_id());
-    let judged = judged(&app, &user, &path, &request, &image, project.as_deref(), id).await?;
+    let mut judged = judged(&app, &user, &path, &request, &image, project.as_deref(), id).await?;
+    networks::place(&app, &user, &name, &mut judged).await?;
+    let ports = networks::publish(&app, &user, &mut judged).await?;
 
     // The very team whose cgroup the body names, whatever the default becomes meanwhile.
     let team = match &path.owner {
@@ -86,6 +89,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         name,
         image: request.image,
         user,
+        _ports: ports,
     };
     // The client may go away at any moment; what was begun is finished all the same.
     let finished = tokio::spawn(finish(app, intent)).await;
@@ -100,6 +104,8 @@ struct Intent {
     name: String,
     image: String,
     user: User,
+    /// Held until the engine has the container: see [`networks::publish`].
+    _ports: Option<OwnedMutexGuard<()>>,
 }
 
 async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused> {

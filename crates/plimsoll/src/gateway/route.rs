@@ -15,7 +15,9 @@ use super::Place;
 use super::answer::{self, Body};
 use super::identity::{self, Peer};
 use super::refused::Refused;
-use super::{create, events, exec, images, lifecycle, start, stream, system, update, view};
+use super::{
+    create, events, exec, images, lifecycle, networks, start, stream, system, update, view,
+};
 use crate::engine_facts::engine_facts;
 use crate::state::App;
 
@@ -151,8 +153,15 @@ async fn dispatch(
         ["images", name @ .., "history"] if get && !name.is_empty() => {
             images::history(call, &name.join("/")).await
         }
+        ["networks"] if get => networks::list(call).await,
+        ["networks", "create"] if post => networks::create(call).await,
+        ["networks", "prune"] if post => networks::prune(call).await,
+        ["networks", id] if get => networks::inspect(call, id).await,
+        ["networks", id] if delete => networks::delete(call, id).await,
+        ["networks", id, "connect"] if post => networks::connect(call, id).await,
+        ["networks", id, "disconnect"] if post => networks::disconnect(call, id).await,
+
         // Tenants have none of these, and `docker inspect NAME` asks for each kind in turn.
-        ["networks", name] if get => Err(Refused::NotFound(format!("network {name} not found"))),
         ["volumes", name] if get => Err(Refused::NotFound(format!("get {name}: no such volume"))),
         ["plugins", name, "json"] if get => {
             Err(Refused::NotFound(format!("plugin \"{name}\" not found")))
@@ -168,7 +177,7 @@ fn closed(method: &Method, parts: &[&str]) -> Refused {
             "build images where you may, and ask an administrator to load them"
         }
         ["images", ..] => "ask an administrator to bring the image onto this host",
-        ["volumes" | "networks", ..] => "run containers without named volumes and networks",
+        ["volumes", ..] => "run containers without named volumes",
         [
             "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" | "plugins",
             ..,

@@ -13,7 +13,7 @@ use super::create::settle_own;
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
-use super::{lifecycle, names};
+use super::{lifecycle, names, networks};
 use crate::caps;
 use crate::engine_facts::engine_facts;
 use crate::settle::settle_locked;
@@ -74,13 +74,14 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
             app.wake.reconcile.notify_one();
         }
         app.wake.collect.notify_one();
-        let response = answered.map_err(|refused| {
-            refused.renamed(
-                &names::of(&owned.reservation),
-                &names::shown(&owned.reservation),
-            )
-        })?;
-        Ok(answer::status(response.status()))
+        match answered {
+            Ok(response) => Ok(answer::status(response.status())),
+            Err(refused) => {
+                let refused = networks::explain(&app, &user, refused).await;
+                // Its own name and its networks'.
+                Err(refused.renamed(&names::in_engine(&user.name, user.id, ""), ""))
+            }
+        }
     })
     .await;
     done.unwrap_or(Err(Refused::EngineNonsense))

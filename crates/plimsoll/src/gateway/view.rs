@@ -10,7 +10,7 @@ use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{names, resolve, stream};
+use super::{names, networks, resolve, stream};
 use crate::labels;
 use crate::state::App;
 
@@ -36,6 +36,9 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
             *value = resolve::container(&call.app, &call.user, value)?.id;
         }
     }
+    for value in filters.get_mut("network").into_iter().flatten() {
+        *value = networks::filter_value(&call.app, &call.user, value)?;
+    }
     only_mine(&mut filters, &call.app, &call.user);
     let query = QueryBuilder::new()
         .bool("all", all || last.is_some())
@@ -48,6 +51,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     let Value::Array(listed) = listed else {
         return Err(Refused::EngineNonsense);
     };
+    let shown_networks = networks::Shown::to(&call.app, &call.user).await?;
     let mut shown = Vec::new();
     for mut container in listed {
         let Some(reservation) = container["Id"].as_str().and_then(|id| own.get(id)) else {
@@ -65,6 +69,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
             container["Image"] = json!(image);
         }
         names::clean_labels(&mut container["Labels"]);
+        shown_networks.container(&mut container);
         shown.push(container);
         if last.is_some_and(|last| shown.len() as i64 >= last) {
             break;
@@ -81,7 +86,7 @@ pub(super) fn only_mine(filters: &mut Filters, app: &App, user: &User) {
 }
 
 /// Whether a name fits a filter: contained in it, or anchored with `^` and `$` as clients do.
-fn name_fits(name: &str, wanted: &str) -> bool {
+pub(super) fn name_fits(name: &str, wanted: &str) -> bool {
     let start = wanted.strip_prefix('^');
     let rest = start.unwrap_or(wanted);
     let end = rest.strip_suffix('$');
@@ -111,6 +116,8 @@ pub(super) async fn inspect(mut call: Call, reference: &str) -> Result<Response<
         seen => seen?,
     };
     show(&mut seen, &owned.reservation);
+    let shown_networks = networks::Shown::to(&call.app, &call.user).await?;
+    shown_networks.container(&mut seen);
     Ok(answer::json(StatusCode::OK, &seen))
 }
 

@@ -15,7 +15,7 @@ use crate::engine_facts::engine_facts;
 use crate::labels;
 use crate::settle::settle;
 use crate::state::App;
-use crate::tasks::in_full;
+use crate::tasks::{in_full, networks};
 
 /// The name under which the task reports.
 pub const NAME: &str = "reconcile";
@@ -102,6 +102,7 @@ async fn reconcile(app: &App) -> Result<Mended, String> {
     for container in &listed {
         mended.bound += usize::from(bind(app, container).await?);
     }
+    mended.settled += networks::reconcile(app).await?;
     let actor = Actor {
         name: "system".into(),
         at_ms: app.clock.now_ms(),

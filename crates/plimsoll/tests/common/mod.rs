@@ -216,6 +216,11 @@ impl Drop for Server {
             for id in ids.split_whitespace() {
                 self.docker(&["rm", "-f", id]);
             }
+            let listed = self.docker(&["network", "ls", "-q", "--filter", &label]);
+            let ids = String::from_utf8_lossy(&listed.stdout).into_owned();
+            for id in ids.split_whitespace() {
+                self.docker(&["network", "rm", id]);
+            }
         }
         let _ = Command::new("kill")
             .arg(self.process.id().to_string())

@@ -7,7 +7,9 @@
 
 mod body;
 mod gpu;
+mod network;
 mod parse;
+mod ports;
 mod rules;
 mod storage;
 #[cfg(test)]
@@ -23,6 +25,8 @@ use super::limits::{Asked, Requested, RestartName, RestartPolicy, memory_swap};
 use super::refusal::Refusal;
 use body::{Config, HostConfig};
 pub use gpu::{GpuAsk, GpuRequest};
+pub use network::{Attachment, Endpoint, Link, NetworkAsk, NetworkMode};
+pub use ports::{PortPairs, PortRange, PortsAsked, PortsGiven};
 use storage::{LogAsked, Tmpfs};
 
 /// Labels that start so are Plimsoll's, in any letter case.
@@ -37,8 +41,6 @@ pub struct Policy {
     pub storage_opt: bool,
     /// GPUs on this host.
     pub gpus_available: u64,
-    /// The lowest host port a tenant may publish.
-    pub host_port_min: u16,
     /// The runtime the engine uses by itself; naming it is not a request.
     pub default_runtime: String,
     /// The cgroup the container goes under.
@@ -55,7 +57,6 @@ impl Policy {
             swap: false,
             storage_opt: false,
             gpus_available: 0,
-            host_port_min: 1024,
             default_runtime: "runc".to_owned(),
             cgroup_parent: cgroup_parent.into(),
             labels: BTreeMap::new(),
@@ -92,8 +93,8 @@ pub struct CreateRequest {
     pub project: Option<String>,
     /// The tenant's labels, without reserved ones.
     pub labels: BTreeMap<String, String>,
-    /// The network: `default`, `bridge` or `none`.
-    pub network: String,
+    /// The network.
+    pub network: NetworkAsk,
     /// The resource fields.
     pub asked: Asked,
     reserved: BTreeMap<String, String>,
@@ -110,7 +111,7 @@ pub struct CreateRequest {
     storage: Option<u64>,
     log: LogAsked,
     gpus: Option<GpuRequest>,
-    host_ports: Vec<u16>,
+    ports: PortsAsked,
     warnings: Vec<String>,
 }
 
@@ -137,6 +138,10 @@ pub struct Judged {
     pub project: Option<String>,
     /// GPUs to pin with [`Judged::pin_gpus`] before the body is sent.
     pub gpus: Option<GpuRequest>,
+    /// The network it wants. The body has none until [`Judged::attach`].
+    pub network: NetworkAsk,
+    /// The ports it wants to publish. The body has none until [`Judged::publish`].
+    pub ports: PortsAsked,
     /// Paths that become anonymous volumes because the image says so.
     pub anonymous_volumes: Vec<String>,
 }
@@ -183,19 +188,10 @@ pub fn judge(
             "leave the option out",
         ));
     }
-    if let Some(port) = request
-        .host_ports
-        .iter()
-        .find(|port| **port < policy.host_port_min)
-    {
-        return Err(Refusal::policy(
-            "HostConfig.PortBindings",
-            format!("publishing host port {port}"),
-            format!("ports below {} belong to the host", policy.host_port_min),
-            "choose a higher port, or leave the host port out to get a free one",
-        ));
+    let mut ports = request.ports.clone();
+    if request.publish_all {
+        ports.publish_all(config.exposed_ports.keys().cloned(), image)?;
     }
-    rules::publish_all(request.publish_all, &config, image)?;
 
     let mut requested = numbers(request, policy, defaults, &mut warnings)?;
     let temp = storage::temp(request, defaults)?;
@@ -212,12 +208,11 @@ pub fn judge(
     config.image.clone_from(&image.id);
     config.labels = labels(request, policy, image, &mut warnings);
 
-    host.network_mode.clone_from(&request.network);
+    "none".clone_into(&mut host.network_mode);
     host.cgroup_parent.clone_from(&policy.cgroup_parent);
     host.cgroupns_mode = "private";
     host.restart_policy = request.restart;
     host.auto_remove = request.auto_remove;
-    host.publish_all_ports = request.publish_all;
     host.log_config = log.body();
     host.shm_size = temp.shm;
     host.tmpfs = temp.tmpfs;
@@ -252,6 +247,8 @@ pub fn judge(
         team: request.team.clone(),
         project: request.project.clone(),
         gpus: request.gpus.clone(),
+        network: request.network.clone(),
+        ports,
         anonymous_volumes: image.volumes.clone(),
     })
 }
@@ -261,6 +258,20 @@ impl Judged {
     #[must_use]
     pub fn restarts(&self) -> bool {
         self.restart_policy.name != RestartName::No
+    }
+
+    /// Writes the network it is given into the body.
+    pub fn attach(&mut self, attachment: &Attachment) {
+        let (mode, networking) = attachment.body();
+        self.body["HostConfig"]["NetworkMode"] = mode.into();
+        self.body["NetworkingConfig"] = networking;
+    }
+
+    /// Writes the ports it is given into the body.
+    pub fn publish(&mut self, given: &PortsGiven) {
+        let bindings = serde_json::to_value(&given.bindings);
+        self.body["HostConfig"]["PortBindings"] = bindings.expect("plain texts serialise");
+        self.warnings.extend(given.warnings.iter().cloned());
     }
 
     /// Writes the devices chosen for this container into the body, in place of a count.
