@@ -31,7 +31,15 @@ struct Following {
 
 impl Following {
     fn start(tenant: &Tenant, format: &str) -> Self {
-        let mut command = tenant.command(&["events", "--since", "1m", "--format", format]);
+        let mut command = tenant.command(&[
+            "events",
+            "--since",
+            "1m",
+            "--filter",
+            "type=container",
+            "--format",
+            format,
+        ]);
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         Self { process, lines }

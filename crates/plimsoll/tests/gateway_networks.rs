@@ -577,6 +577,12 @@ fn what_is_removed_past_the_gateway_is_gone_and_made_anew() {
     server.docker(&["network", "rm", &back, &bridge]);
     asleep(&ada, "web", &[]);
     ada.ok(&["network", "create", "back"]);
+    // As an administrator's `docker network prune` does: what is stopped starts again all the same.
+    ada.ok(&["stop", "-t", "0", "web"]);
+    let bridge = ada.ok(&["network", "inspect", "-f", "{{.Id}}", "bridge"]);
+    server.docker(&["network", "rm", &bridge]);
+    ada.ok(&["start", "web"]);
+    assert!(reaches(&ada, "web", "web"));
     ada.ok(&["rm", "-f", "web"]);
 
     // Networks are not in the way of their owner's end, nor outlive it.

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use http::{Method, Response};
-use plimsoll_host::engine::empty;
+use plimsoll_host::engine::{EngineBody, empty};
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::User;
 
@@ -61,14 +61,14 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
         admit(&app, &user, &owned).await?;
         assert_caps(&app, &owned).await?;
         let path = format!("/containers/{}/{verb}", owned.id);
-        let sent = app
-            .engine
-            .send(Method::POST, &path, &[], empty(), Some(START_TIMEOUT))
-            .await;
-        let answered = match sent {
-            Ok(response) => answer::accepted(response).await,
-            Err(error) => Err(error.into()),
-        };
+        let mut answered = asked(&app, &path).await;
+        if let Err(refused) = &answered
+            && networks::restored(&app, &user, &owned.id, refused)
+                .await
+                .unwrap_or(false)
+        {
+            answered = asked(&app, &path).await;
+        }
         if let Err(error) = settle_locked(&app, &owned.id).await {
             tracing::debug!(error = in_full(&error), "left to the reconciler");
             app.wake.reconcile.notify_one();
@@ -85,6 +85,14 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
     })
     .await;
     done.unwrap_or(Err(Refused::EngineNonsense))
+}
+
+async fn asked(app: &App, path: &str) -> Result<Response<EngineBody>, Refused> {
+    let sent = app
+        .engine
+        .send(Method::POST, path, &[], empty(), Some(START_TIMEOUT))
+        .await?;
+    answer::accepted(sent).await
 }
 
 /// Settles the container and asks for its runtime dimensions, twice before it is refused. The caller

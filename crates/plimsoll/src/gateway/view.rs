@@ -23,6 +23,8 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     let all = call.query.bool("all")?;
     let size = call.query.bool("size")?;
     let limit = call.query.i64("limit")?;
+    // What the Python library sends and no engine has read for years.
+    call.query.raw("trunc_cmd");
     let last = call.query.i64("last")?.or(limit).filter(|n| *n > 0);
     let mut allowed = PASSED.to_vec();
     allowed.extend(["name", "id", "before", "since"]);

@@ -63,10 +63,11 @@ pub enum Attachment {
     None,
     /// That of another container, by its full id.
     Container(String),
-    /// A network by its full id, joined so.
+    /// A network, joined so. By the engine's name, which no two tenants' networks can share, and not by
+    /// id: a network that was removed and made again can then be joined again.
     Network {
-        /// The engine's id.
-        id: String,
+        /// The engine's name for it.
+        name: String,
         /// How it joins, with every name as the engine is to know it.
         endpoint: Endpoint,
     },
@@ -159,9 +160,9 @@ impl Attachment {
         match self {
             Self::None => ("none".to_owned(), json!({})),
             Self::Container(id) => (format!("container:{id}"), json!({})),
-            Self::Network { id, endpoint } => (
-                id.clone(),
-                json!({"EndpointsConfig": {id.clone(): endpoint.body()}}),
+            Self::Network { name, endpoint } => (
+                name.clone(),
+                json!({"EndpointsConfig": {name.clone(): endpoint.body()}}),
             ),
         }
     }

@@ -545,7 +545,7 @@ fn the_body_carries_what_the_tenant_chose() {
     let given = judged.ports.give(range, &PortPairs::new(), false).unwrap();
     judged.publish(&given);
     judged.attach(&Attachment::Network {
-        id: "back".to_owned(),
+        name: "back".to_owned(),
         endpoint: Endpoint {
             aliases: vec!["hn".to_owned()],
             ..Endpoint::default()

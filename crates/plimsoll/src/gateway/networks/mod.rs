@@ -25,7 +25,7 @@ use super::route::Call;
 use super::upstream;
 use super::{names, view};
 use crate::state::App;
-pub(super) use place::place;
+pub(super) use place::{place, restored};
 pub(super) use ports::{explain, publish};
 pub(super) use shown::{Shown, event};
 

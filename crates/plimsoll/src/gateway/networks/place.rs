@@ -5,11 +5,13 @@ use std::sync::Arc;
 use plimsoll_host::engine::Network;
 use plimsoll_host::request::create::{Attachment, Endpoint, Judged, Link, NetworkMode};
 use plimsoll_store::{ObjectKind, Origin, User};
+use serde_json::json;
 
-use super::make;
+use super::{DEFAULT, make};
 use crate::gateway::names;
 use crate::gateway::refused::Refused;
 use crate::gateway::resolve::{self, Owned};
+use crate::gateway::upstream;
 use crate::state::App;
 
 /// Gives a container the network it asks for. What is not there is a bad request and no 404, which
@@ -55,10 +57,48 @@ pub(in crate::gateway) async fn place(
     };
     let endpoint = endpoint(app, user, &network.id, &judged.network.endpoint, name).await?;
     judged.attach(&Attachment::Network {
-        id: network.id,
+        name: names::of(&network.reservation),
         endpoint,
     });
     Ok(())
+}
+
+/// Mends a start that did not find a network: an administrator's `docker network prune` takes those
+/// that no running container is in, and the engine remembers their ids. Networks of the same names take
+/// their places, the default one made anew. Returns whether anything was mended.
+pub(in crate::gateway) async fn restored(
+    app: &Arc<App>,
+    user: &User,
+    container: &str,
+    refused: &Refused,
+) -> Result<bool, Refused> {
+    let missed = |text: &str| text.contains("network ") && text.ends_with(" not found");
+    if !matches!(refused, Refused::Engine { message, .. } if missed(message)) {
+        return Ok(false);
+    }
+    let seen = upstream::get(app, &format!("/containers/{container}/json")).await?;
+    let joined = seen["NetworkSettings"]["Networks"].as_object();
+    let prefix = names::in_engine(&user.name, user.id, "");
+    let mut mended = false;
+    for (engine_name, endpoint) in joined.into_iter().flatten() {
+        let network = match engine_name.strip_prefix(&prefix) {
+            Some(DEFAULT) => Some(make::default(app, user).await?),
+            Some(name) => resolve::object(app, user, ObjectKind::Network, name)?,
+            None => None,
+        };
+        let Some(network) = network.filter(|n| endpoint["NetworkID"] != n.id.as_str()) else {
+            continue;
+        };
+        let path = format!("/networks/{}", network.id);
+        let body = json!({"Container": container, "Force": true}).to_string();
+        upstream::post_json(app, &format!("{path}/disconnect"), body).await?;
+        // As it was, but for an address, which was of the subnet that is gone.
+        let endpoint = json!({"Aliases": endpoint["Aliases"], "Links": endpoint["Links"]});
+        let body = json!({"Container": container, "EndpointConfig": endpoint}).to_string();
+        upstream::post_json(app, &format!("{path}/connect"), body).await?;
+        mended = true;
+    }
+    Ok(mended)
 }
 
 /// Another container of the caller's.

@@ -34,8 +34,8 @@ impl Shown {
 
     /// A container, from a list or from inspect.
     pub(in crate::gateway) fn container(&self, seen: &mut Value) {
-        let mode = &seen["HostConfig"]["NetworkMode"];
-        if let Some(name) = mode.as_str().and_then(|id| self.names.get(id)) {
+        let mode = seen["HostConfig"]["NetworkMode"].as_str();
+        if let Some(name) = mode.and_then(|mode| mode.strip_prefix(&self.prefix)) {
             seen["HostConfig"]["NetworkMode"] = json!(name);
         }
         let settings = &mut seen["NetworkSettings"];
@@ -57,8 +57,7 @@ impl Shown {
     /// What a container's network is called. One that is neither the tenant's nor the engine's own was
     /// joined by the host's administrator, and is not shown.
     fn name(&self, key: &str, id: Option<&str>) -> Option<String> {
-        let known = id.into_iter().chain([key]);
-        let known = known.filter_map(|id| self.names.get(id)).next();
+        let known = id.and_then(|id| self.names.get(id));
         // Before its first start a container has no network's id.
         let own = || key.strip_prefix(&self.prefix);
         let predefined = || PREDEFINED.into_iter().find(|name| *name == key);
@@ -131,7 +130,7 @@ mod tests {
             prefix: "ada.x.".to_owned(),
         };
         let mut seen = json!({
-            "HostConfig": {"NetworkMode": "1d"},
+            "HostConfig": {"NetworkMode": "ada.x.back"},
             "NetworkSettings": {
                 "SandboxKey": "/run/docker/netns/1",
                 "Networks": {
