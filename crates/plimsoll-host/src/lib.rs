@@ -14,6 +14,7 @@ pub mod cgroup;
 pub mod collector;
 pub mod engine;
 pub mod ids;
+pub mod listening;
 pub mod peer;
 pub mod request;
 pub mod subnet;

@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use plimsoll_host::listening;
 use plimsoll_host::request::create::{Judged, NetworkMode, PortPairs};
 use plimsoll_host::request::query::{Filters, QueryBuilder};
 use plimsoll_store::User;
@@ -14,6 +15,14 @@ use crate::gateway::refused::Refused;
 use crate::gateway::{names, resolve, upstream, view};
 use crate::labels;
 use crate::state::App;
+
+/// What programs on the host listen on, containers' ports included.
+const SOCKETS: [&str; 4] = [
+    "/proc/net/tcp",
+    "/proc/net/tcp6",
+    "/proc/net/udp",
+    "/proc/net/udp6",
+];
 
 /// Gives a container its ports. What is returned is held until the engine has the container: whoever
 /// chooses next must see them.
@@ -51,7 +60,13 @@ pub(in crate::gateway) async fn publish(
     let owner = format!("{}={}", labels::USER, user.id);
     let listed = app.engine.list(true, &[&instance, &owner]).await?;
     let texts = listed.iter().filter_map(|c| c.labels.get(labels::PORTS));
-    let taken: PortPairs = texts.flat_map(|text| parse(text)).collect();
+    let mut taken: PortPairs = texts.flat_map(|text| parse(text)).collect();
+    for table in SOCKETS {
+        let text = std::fs::read_to_string(table).unwrap_or_default();
+        for port in listening::ports(&text) {
+            taken.entry(port).or_insert(0);
+        }
+    }
     let strict = app.config.ports.outside == "refuse";
     let given = judged.ports.give(range, &taken, strict)?;
     judged.publish(&given);
