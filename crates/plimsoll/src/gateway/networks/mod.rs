@@ -55,11 +55,11 @@ pub(super) async fn all(app: &App, user: &User) -> Result<HashMap<String, Reserv
     Ok(rows.into_iter().filter_map(bound).collect())
 }
 
-/// What the engine calls the caller's network of this name or id; nothing of that name where there is
-/// none, so that a filter by it finds nothing.
+/// What the engine calls the caller's network of this name or id; where there is none, what no network's
+/// name begins with, so that a filter by it finds nothing.
 pub(super) fn filter_value(app: &App, user: &User, reference: &str) -> Result<String, Refused> {
     let found = resolve::object(app, user, ObjectKind::Network, reference)?;
-    Ok(found.map_or_else(|| names::in_engine(&user.name, user.id, ""), |o| o.id))
+    Ok(found.map_or_else(|| "-".to_owned(), |o| o.id))
 }
 
 pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
