@@ -43,6 +43,21 @@ impl LevelKind {
             Self::User => "user",
         }
     }
+
+    /// The level with this name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [
+            Self::Host,
+            Self::System,
+            Self::Team,
+            Self::Pool,
+            Self::Member,
+            Self::User,
+        ]
+        .into_iter()
+        .find(|level| level.name() == name)
+    }
 }
 
 /// Limits and what is already charged against them.
@@ -305,6 +320,17 @@ impl Path {
     }
 }
 
+impl Owner {
+    /// The level whose limits hold for everything the owner runs.
+    #[must_use]
+    pub const fn level(&self) -> &Level {
+        match self {
+            Self::User(user) => user,
+            Self::Team(place) => &place.team,
+        }
+    }
+}
+
 impl TeamPath {
     /// Allotment plus what the member may borrow.
     #[must_use]
@@ -335,39 +361,33 @@ impl Level {
     }
 }
 
+impl Violation {
+    /// What was asked and what there was: `asked 6 GiB, 3 GiB of 8 GiB free for team ml`.
+    #[must_use]
+    pub fn found(&self) -> String {
+        let d = self.dimension;
+        let limit = d.show(self.limit);
+        let free = d.show(self.limit.saturating_sub(self.reserved));
+        let name = &self.name;
+        let place = match self.level {
+            LevelKind::Pool => format!(
+                "above the allotment, {free} of {limit} free in the shared pool of team {name}"
+            ),
+            LevelKind::Member => {
+                format!("above the allotment, {name} may borrow {free} more of {limit}")
+            }
+            LevelKind::System => format!("{free} of {limit} free on the whole system"),
+            kind => format!("{free} of {limit} free for {} {name}", kind.name()),
+        };
+        format!("asked {}, {place}", d.show(self.requested))
+    }
+}
+
 impl fmt::Display for Violation {
-    /// `asked 6 GiB, 3 GiB of 8 GiB free in team ml (short by 3 GiB)`
+    /// [`Violation::found`] and by how much it is too little: `... (short by 3 GiB)`
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let d = self.dimension;
-        let free = d.show(self.limit.saturating_sub(self.reserved));
-        write!(f, "asked {}, ", d.show(self.requested))?;
-        match self.level {
-            LevelKind::Pool => write!(
-                f,
-                "above the allotment, {free} of {} free in the shared pool of team {}",
-                d.show(self.limit),
-                self.name
-            )?,
-            LevelKind::Member => write!(
-                f,
-                "above the allotment, {} may borrow {free} more of {}",
-                self.name,
-                d.show(self.limit)
-            )?,
-            LevelKind::System => write!(
-                f,
-                "{free} of {} free on the whole system",
-                d.show(self.limit)
-            )?,
-            kind => write!(
-                f,
-                "{free} of {} free for {} {}",
-                d.show(self.limit),
-                kind.name(),
-                self.name
-            )?,
-        }
-        write!(f, " (short by {}", d.show(self.short_by))?;
+        write!(f, "{} (short by {}", self.found(), d.show(self.short_by))?;
         f.write_str(if self.never_fits {
             "; never fits)"
         } else {

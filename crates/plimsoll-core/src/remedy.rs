@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 
 use serde::{Deserialize, Serialize};
 
-use crate::admit::{LevelKind, Owner, Path, Verdict, admit};
+use crate::admit::{LevelKind, Owner, Path, Verdict, Violation, admit};
 use crate::dimension::{Amounts, Dimension};
 use crate::quota::ContainerDefaults;
 use crate::reservation::State;
@@ -53,13 +53,15 @@ pub struct Remedy {
 }
 
 /// The cheapest ways to make the claim fit: asking for less, stopping as few own containers as
-/// possible, and whom to ask. `askable` names the people who can raise the refusing limit.
+/// possible, and whom to ask. `existing` is the container the claim is for, where it is there already;
+/// `askable` names the people who can raise the refusing limit.
 #[must_use]
 pub fn remedies(
     path: &Path,
     before: &Amounts,
     after: &Amounts,
     verdict: &Verdict,
+    existing: Option<&str>,
     holdings: &[Holding],
     askable: &[String],
 ) -> Vec<Remedy> {
@@ -67,7 +69,7 @@ pub fn remedies(
         return Vec::new();
     }
     let mut found = Vec::new();
-    found.extend(shrink(path, before, after, verdict));
+    found.extend(shrink(path, before, after, verdict, existing));
     found.extend(give_up(path, before, after, holdings));
     if let Some(worst) = verdict.violations.iter().find(|v| v.enforced) {
         let whose = match worst.level {
@@ -107,6 +109,14 @@ fn flag(dimension: Dimension, amount: u64) -> Option<String> {
     }
 }
 
+/// Whether `docker update` has that flag, too.
+const fn is_updatable(dimension: Dimension) -> bool {
+    matches!(
+        dimension,
+        Dimension::Cpu | Dimension::Memory | Dimension::Pids
+    )
+}
+
 /// A size the Docker CLI reads back as exactly this many bytes, in the largest whole unit.
 fn size_flag(bytes: u64) -> String {
     for (shift, suffix) in [(30, "g"), (20, "m"), (10, "k")] {
@@ -128,7 +138,13 @@ const fn smallest(dimension: Dimension) -> Option<u64> {
     }
 }
 
-fn shrink(path: &Path, before: &Amounts, after: &Amounts, verdict: &Verdict) -> Option<Remedy> {
+fn shrink(
+    path: &Path,
+    before: &Amounts,
+    after: &Amounts,
+    verdict: &Verdict,
+    existing: Option<&str>,
+) -> Option<Remedy> {
     let mut smaller = *after;
     for violation in verdict.violations.iter().filter(|v| v.enforced) {
         let d = violation.dimension;
@@ -148,12 +164,19 @@ fn shrink(path: &Path, before: &Amounts, after: &Amounts, verdict: &Verdict) -> 
         if smaller[d] < smallest(d)? {
             return None;
         }
+        if existing.is_some() && !is_updatable(d) {
+            return None;
+        }
         flags.push(flag(d, smaller[d])?);
     }
     if flags.is_empty() || !admit(path, before, &smaller).allowed() {
         return None;
     }
-    let command = flags.join(" ");
+    let flags = flags.join(" ");
+    let command = match existing {
+        Some(name) => format!("docker update {flags} {name}"),
+        None => flags,
+    };
     Some(Remedy {
         kind: RemedyKind::Shrink,
         text: command.clone(),
@@ -282,6 +305,21 @@ pub fn refusal(path: &Path, after: &Amounts, verdict: &Verdict, remedies: &[Reme
     text
 }
 
+/// What the caller is told of limits that only watched, one line each.
+#[must_use]
+pub fn watched(violations: &[Violation]) -> Vec<String> {
+    let watching = violations.iter().filter(|v| !v.enforced);
+    watching
+        .map(|v| {
+            format!(
+                "plimsoll would have refused this: {} {} (shadow mode)",
+                label(v.dimension),
+                v.found()
+            )
+        })
+        .collect()
+}
+
 /// The dimension's name, short enough for a column.
 const fn label(dimension: Dimension) -> &'static str {
     match dimension {
@@ -338,6 +376,7 @@ mod tests {
             &Amounts::ZERO,
             &after,
             &verdict,
+            None,
             &holdings,
             &["root".into()],
         );
@@ -363,11 +402,39 @@ mod tests {
             &Amounts::ZERO,
             &after,
             &verdict,
+            None,
             &[holding("a", 2 * GIB)],
             &[],
         );
         let kinds: Vec<_> = steps.iter().map(|s| s.kind).collect();
         assert_eq!(kinds, [RemedyKind::Ask]);
+    }
+
+    #[test]
+    fn a_container_that_is_there_is_made_smaller_by_an_update() {
+        let path = user_path(8 * GIB, 5 * GIB);
+        for (after, command) in [
+            (memory(6 * GIB), Some("docker update --memory 3g web")),
+            // What an update cannot change is no remedy.
+            (memory(6 * GIB).with(Dimension::TempStorage, 1), None),
+        ] {
+            let mut path = path.clone();
+            if let Owner::User(user) = &mut path.owner {
+                user.limits[Dimension::TempStorage] = Limit::AtMost(0);
+            }
+            let verdict = admit(&path, &Amounts::ZERO, &after);
+            let steps = remedies(
+                &path,
+                &Amounts::ZERO,
+                &after,
+                &verdict,
+                Some("web"),
+                &[],
+                &[],
+            );
+            let shrink = steps.iter().find(|s| s.kind == RemedyKind::Shrink);
+            assert_eq!(shrink.and_then(|s| s.command.as_deref()), command);
+        }
     }
 
     #[test]

@@ -319,7 +319,7 @@ proptest! {
             });
         }
         let verdict = admit(&path, &Amounts::ZERO, &claim);
-        let steps = remedies(&path, &Amounts::ZERO, &claim, &verdict, &holdings, &[]);
+        let steps = remedies(&path, &Amounts::ZERO, &claim, &verdict, None, &holdings, &[]);
         prop_assert_eq!(steps.is_empty(), verdict.allowed());
         for step in steps {
             let command = step.command.as_deref().unwrap_or_default();

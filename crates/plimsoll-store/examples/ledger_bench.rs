@@ -142,6 +142,8 @@ impl Bench {
         let new = NewReservation {
             id,
             kind: plimsoll_store::ObjectKind::Container,
+            goes_with: None,
+            host_mounts: Vec::new(),
             decision: DecisionId(next_id()),
             claim: self.claim(n),
             origin: Origin::Gateway,

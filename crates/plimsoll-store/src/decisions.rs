@@ -1,5 +1,6 @@
-//! Decisions as lists and in number. How they come to be is in [`crate::reservations`].
+//! Decisions kept, found and counted. How they come to be is in [`crate::reservations`].
 
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use plimsoll_core::entity::{DecisionId, UserId};
@@ -55,6 +56,36 @@ impl Store {
         }
     }
 
+    /// A decision.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn decision(&self, id: DecisionId) -> Result<Decision> {
+        self.read(|books| find(books, id))
+    }
+
+    /// Decisions, newest first; of one user, of one outcome.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn decisions(
+        &self,
+        user: Option<UserId>,
+        allowed: Option<bool>,
+        most: u32,
+    ) -> Result<Vec<Decision>> {
+        self.read_list(move |books| {
+            let sql = format!(
+                "{} WHERE (?1 IS NULL OR d.user_id = ?1) AND (?2 IS NULL OR d.allowed = ?2)
+                 ORDER BY d.id DESC LIMIT ?3",
+                rows::DECISION
+            );
+            let by = params![user.map(|u| u.to_string()), allowed, most];
+            rows::all(books.connection, &sql, by, rows::decision)
+        })
+        .await
+    }
+
     /// Decisions older than `before`, newest first; of one user, of one outcome.
     ///
     /// # Errors
@@ -78,4 +109,42 @@ impl Store {
         })
         .await
     }
+}
+
+pub(crate) fn keep(books: &Books<'_>, d: &Decision) -> Result<()> {
+    books
+        .connection
+        .prepare_cached(
+            "INSERT INTO decision (id, at, action, user_id, team_id, project, host, requested,
+                                   allowed, violations, remedies, message, reservation_id)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
+        )?
+        .execute(params![
+            d.id.to_string(),
+            d.at_ms,
+            d.action,
+            d.user.to_string(),
+            d.team.map(|t| t.to_string()),
+            d.project,
+            d.host,
+            rows::json(&d.requested),
+            d.allowed,
+            rows::json(&d.violations),
+            rows::json(&d.remedies),
+            d.message,
+            d.reservation.map(|r| r.to_string())
+        ])?;
+    Ok(())
+}
+
+pub(crate) fn find(books: &Books<'_>, id: DecisionId) -> Result<Decision> {
+    static SQL: LazyLock<String> = LazyLock::new(|| format!("{} WHERE d.id = ?1", rows::DECISION));
+    rows::one(
+        books.connection,
+        &SQL,
+        [id.to_string()],
+        rows::decision,
+        "decision",
+        id,
+    )
 }

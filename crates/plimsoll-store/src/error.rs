@@ -49,8 +49,11 @@ pub enum StoreError {
         /// What the lock file says.
         holder: String,
     },
-    /// This process no longer owns its host.
-    #[error("host {host} was taken over by another server: this one must stop writing")]
+    /// This process does not own the host, or no longer.
+    #[error(
+        "host {host} belongs to another server, or was taken over by one: only its owner writes \
+         what is charged on it; nothing was changed"
+    )]
     Fenced {
         /// The host.
         host: String,

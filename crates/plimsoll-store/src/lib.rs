@@ -6,8 +6,11 @@
 
 mod audit;
 mod books;
+mod check;
+mod clamps;
 mod decisions;
 mod error;
+mod hosts;
 mod lock;
 mod metrics;
 mod migrate;
@@ -15,6 +18,7 @@ mod people;
 mod quotas;
 mod records;
 mod reservations;
+mod retention;
 mod rows;
 mod tokens;
 mod violations;
@@ -31,6 +35,7 @@ pub use migrate::SCHEMA_VERSION;
 pub use people::NewMember;
 pub use records::*;
 pub use reservations::Deed;
+pub use retention::{FORGET_MAX, Forgotten};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 pub use tokens::NewToken;
@@ -59,6 +64,7 @@ struct Inner {
     writer: Writer,
     readers: Mutex<Vec<Reader>>,
     decided: decisions::Counters,
+    leases: Arc<hosts::Leases>,
     path: PathBuf,
     _lock: lock::DataDirLock,
 }
@@ -101,6 +107,7 @@ impl Store {
             writer,
             readers: Mutex::new(Vec::new()),
             decided: decisions::Counters::default(),
+            leases: Arc::default(),
             path,
             _lock: lock,
         };
@@ -178,25 +185,6 @@ impl Store {
     /// What stands in the way.
     pub async fn ping(&self) -> Result<()> {
         self.charge(|books| books.capacity().map(drop)).await
-    }
-
-    /// SQLite's own check of the file, and of every balance against the reservations behind it.
-    /// Returns the differences in words; an empty list is a sound ledger.
-    ///
-    /// # Errors
-    /// When the ledger cannot be read at all.
-    pub async fn check(&self) -> Result<Vec<String>> {
-        self.read_list(|books| {
-            let mut found: Vec<String> = rows::all(
-                books.connection,
-                "SELECT * FROM pragma_integrity_check WHERE integrity_check <> 'ok'",
-                [],
-                |row| row.get(0),
-            )?;
-            found.extend(reservations::balance_differences(books)?);
-            Ok(found)
-        })
-        .await
     }
 }
 

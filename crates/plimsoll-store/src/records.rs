@@ -8,6 +8,8 @@ use plimsoll_core::entity::{
 use plimsoll_core::quota::{Capacity, Mode, TeamMode};
 use plimsoll_core::remedy::Remedy;
 use plimsoll_core::reservation::State;
+use plimsoll_core::units::MilliCpu;
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 /// What a person may do on the whole system.
@@ -200,7 +202,7 @@ pub struct Host {
     pub epoch: u64,
 }
 
-/// The right of one process to write a host's rows.
+/// The right of one process to write a host's rows; the store that took it over has it in mind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostLease {
     /// The host.
@@ -312,6 +314,18 @@ impl ObjectKind {
     }
 }
 
+/// A folder or file of the host that a container mounts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct HostMount {
+    /// As its owner wrote it.
+    pub path: String,
+    /// The container cannot write to it.
+    pub read_only: bool,
+    /// The container runs with its owner's uid and gid.
+    pub as_owner: bool,
+}
+
 /// A claim to be charged.
 #[derive(Debug, Clone)]
 pub struct NewReservation {
@@ -331,6 +345,10 @@ pub struct NewReservation {
     pub container_name: Option<String>,
     /// The image as the owner named it.
     pub image: Option<String>,
+    /// Of a volume: the container's reservation after whose end it goes.
+    pub goes_with: Option<ReservationId>,
+    /// Of a container: what it mounts of the host.
+    pub host_mounts: Vec<HostMount>,
     /// When it is void unless committed, Unix milliseconds.
     pub expires_ms: i64,
     /// Now, Unix milliseconds.
@@ -370,6 +388,8 @@ pub struct Reservation {
     pub container_name: Option<String>,
     /// The image as its owner named it.
     pub image: Option<String>,
+    /// How its CPU is held down, if it is.
+    pub clamp: Option<Clamp>,
     /// When it is void unless committed, Unix milliseconds.
     pub expires_ms: Option<i64>,
     /// Unix milliseconds.
@@ -378,6 +398,19 @@ pub struct Reservation {
     pub changed_ms: i64,
     /// When the container was first seen running, Unix milliseconds.
     pub started_ms: Option<i64>,
+    /// Of a volume: the container's reservation after whose end it goes.
+    pub goes_with: Option<ReservationId>,
+    /// Of a container: what it mounts of the host.
+    pub host_mounts: Vec<HostMount>,
+}
+
+/// A container that has less CPU than it was made with, because a limit was lowered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Clamp {
+    /// What it had, and gets back.
+    pub from: MilliCpu,
+    /// What it was held to.
+    pub to: MilliCpu,
 }
 
 /// What was decided about a claim, and why.

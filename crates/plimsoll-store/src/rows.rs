@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use crate::error::{Result, StoreError};
 use crate::records::{
-    AuditEntry, Decision, Host, Member, ObjectKind, Origin, Project, Quota, Reservation, Role,
-    Team, Token, User, ViolationKind, ViolationRecord,
+    AuditEntry, Clamp, Decision, Host, Member, ObjectKind, Origin, Project, Quota, Reservation,
+    Role, Team, Token, User, ViolationKind, ViolationRecord,
 };
 
 pub(crate) fn json<T: Serialize>(value: &T) -> String {
@@ -150,7 +150,8 @@ fn quota_row(row: &Row<'_>) -> rusqlite::Result<Quota> {
 
 pub(crate) const RESERVATION: &str = "SELECT r.id, r.host, r.user_id, coalesce(u.name, r.user_id), r.team_id, t.name, r.project, \
      r.state, r.claim, r.origin, r.container_id, r.container_name, r.image, r.expires_at, \
-     r.created_at, r.changed_at, r.started_at, r.decision_id, r.kind \
+     r.created_at, r.changed_at, r.started_at, r.decision_id, r.kind, \
+     r.goes_with, r.host_mounts, r.clamped_from, r.clamped_to \
      FROM reservation r LEFT JOIN user u ON u.id = r.user_id LEFT JOIN team t ON t.id = r.team_id";
 
 /// The reservations that charge something or may do so again: the words of the partial indexes.
@@ -178,7 +179,23 @@ pub(crate) fn reservation(row: &Row<'_>) -> rusqlite::Result<Reservation> {
         started_ms: row.get(16)?,
         decision: opt_uuid(row, 17)?.map(DecisionId),
         kind: named(row, 18, ObjectKind::from_name)?,
+        goes_with: opt_uuid(row, 19)?.map(ReservationId),
+        host_mounts: match row.get_ref(20)? {
+            rusqlite::types::ValueRef::Null => Vec::new(),
+            _ => parse(row, 20)?,
+        },
+        clamp: match (row.get(21)?, row.get(22)?) {
+            (Some(from), Some(to)) => Some(Clamp {
+                from: millicores(from),
+                to: millicores(to),
+            }),
+            _ => None,
+        },
     })
+}
+
+fn millicores(stored: i64) -> MilliCpu {
+    MilliCpu(stored.unsigned_abs())
 }
 
 pub(crate) const DECISION: &str = "SELECT d.id, d.at, d.action, d.user_id, coalesce(u.name, d.user_id), d.team_id, t.name, \

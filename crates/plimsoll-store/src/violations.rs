@@ -197,17 +197,63 @@ impl Store {
     /// # Errors
     /// When the ledger cannot be written.
     pub async fn follow_use(&self, measured: Vec<Measured>, now_ms: i64) -> Result<()> {
+        self.follow_measured(ViolationKind::Used, "measured use", measured, now_ms)
+            .await
+    }
+
+    /// Follows caps that the kernel does not lower to their limits, because of what is below them:
+    /// one item per cap, with the cap it has in place of a measured use. Closes the violations of
+    /// kind `held` that are not among them.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub async fn follow_held(&self, mut caps: Vec<Measured>, now_ms: i64) -> Result<()> {
+        let open = self.violations(None, u32::MAX).await?;
+        let met = open.into_iter().filter(|v| v.kind == ViolationKind::Held);
+        for v in met {
+            let is_it = |m: &Measured| {
+                (m.level.name(), m.entity, m.dimension) == (v.level.as_str(), v.entity, v.dimension)
+                    && m.name == v.name
+            };
+            if !caps.iter().any(is_it)
+                && let Some(level) = LevelKind::from_name(&v.level)
+            {
+                caps.push(Measured {
+                    level,
+                    entity: v.entity,
+                    name: v.name,
+                    dimension: v.dimension,
+                    limit: None,
+                    used: v.limit,
+                });
+            }
+        }
+        if caps.is_empty() {
+            return Ok(());
+        }
+        let cause = "the kernel keeps a higher cap";
+        self.follow_measured(ViolationKind::Held, cause, caps, now_ms)
+            .await
+    }
+
+    async fn follow_measured(
+        &self,
+        kind: ViolationKind,
+        cause: &'static str,
+        measured: Vec<Measured>,
+        now_ms: i64,
+    ) -> Result<()> {
         self.charge(move |books| {
             for m in &measured {
                 let watch = Watch {
-                    kind: ViolationKind::Used,
+                    kind,
                     level: m.level.name(),
                     entity: m.entity,
                     name: &m.name,
                     dimension: m.dimension,
                     limit: m.limit,
                     current: m.used,
-                    cause: "measured use",
+                    cause,
                 };
                 follow(books, &watch, now_ms)?;
             }

@@ -8,10 +8,12 @@
 
 pub mod api;
 pub mod caps;
+pub mod clamp;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine_facts;
+pub mod folders;
 pub mod gateway;
 pub mod install;
 pub mod labels;

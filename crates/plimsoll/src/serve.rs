@@ -192,6 +192,14 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         shutdown.clone(),
         move |app| collect::run(app, Arc::clone(&collecting)),
     ));
+    running.spawn(tasks::drive(
+        Arc::clone(app),
+        tasks::retain::NAME,
+        tasks::retain::EVERY,
+        |app| &app.wake.retain,
+        shutdown.clone(),
+        tasks::retain::run,
+    ));
     tracing::info!(listen, gateway = ?app.config.gateway, "serving");
     Ok(running)
 }

@@ -9,7 +9,9 @@ use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::{ContainerInspect, EngineError};
 use plimsoll_store::{Reservation, StoreError};
 
+use crate::folders;
 use crate::state::App;
+use crate::tasks::in_full;
 
 /// Something the engine holds could not be settled; the reconciler will try again.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +47,14 @@ pub async fn settle_locked(app: &App, container: &str) -> Result<Option<Reservat
     }
     let now_ms = app.clock.now_ms();
     let Some(seen) = app.engine.inspect(container).await? else {
-        return Ok(Some(app.store.release(reservation.id, now_ms).await?));
+        let released = app.store.release(reservation.id, now_ms).await?;
+        crate::tasks::volumes::sweep(app).await?;
+        if !released.host_mounts.is_empty()
+            && let Err(error) = folders::clear(&app.config, released.id).await
+        {
+            tracing::warn!(error = in_full(&error), "left to the reconciler");
+        }
+        return Ok(Some(released));
     };
     let claim = seen_claim(&seen, &reservation.claim);
     let reservation = if claim == reservation.claim {

@@ -54,6 +54,8 @@ pub struct Wake {
     pub caps: tokio::sync::Notify,
     /// Containers came or went: read their counters.
     pub collect: tokio::sync::Notify,
+    /// Forget what is old.
+    pub retain: tokio::sync::Notify,
 }
 
 impl App {

@@ -303,8 +303,16 @@ fn a_team_has_members_a_pool_and_projects() {
             .contains("team member add")
     );
     let said = desk.said("team member set ml ben --cpus 1.5");
-    let lacks = "ben cannot start a container in ml: there is no storage, temp storage, containers, running for them";
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "a container fits");
+    let ben = row(&said.out, "ben");
+    let own = ["ben", "member", "0", "1.5", "0 B", "1 GiB", "0", "5"];
+    assert_eq!(ben, own, "how many may run is a copy of their own quota");
+
+    desk.ok("team add web");
+    let said = desk.said("team member add web ben --cpus 2 --memory 4g");
+    let lacks = "ben cannot start a container in web: there is no storage, temp storage, containers, running, pids for them";
     assert!(said.err.contains(lacks), "{}", said.err);
+    desk.ok("team delete web");
 
     // Shares of the host would make the figures those of the machine the test runs on.
     desk.ok("quota set team ml --limit cpu_percent=unlimited --limit memory_percent=unlimited");

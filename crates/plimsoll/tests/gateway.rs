@@ -284,6 +284,73 @@ fn tenants_do_not_see_or_touch_each_other() {
     );
 }
 
+/// A container made past the gateway and bound by the API has none of the gateway's labels, and is its
+/// owner's all the same; one that only carries the labels is not.
+#[test]
+fn whose_a_container_is_says_the_ledger() {
+    let server = Server::start();
+    let (ada, ben) = two(&server, 61_130);
+    let user = server.get("/api/users/ada")["id"].clone();
+    let label = format!("plimsoll.user={}", user.as_str().unwrap());
+    let made = |options: &[&str]| {
+        let args = [
+            &["create", "--memory", "64m"],
+            options,
+            &[IMAGE, "sleep", "1000"],
+        ]
+        .concat();
+        let made = server.docker(&args);
+        Made(String::from_utf8(made.stdout).unwrap().trim().to_owned())
+    };
+    let (bound, forged) = (made(&["--label", "app=x"]), made(&["--label", &label]));
+    let mut following = Following::start(&ada, "{{.Action}} {{.Actor.ID}}");
+    let reserved = server.post(
+        "/api/reservations",
+        json!({"user": "ada", "resourceRequest": {"memoryGB": 0.0625, "cpuCores": 0.1}}),
+    );
+    let id = reserved["id"].as_str().unwrap();
+    server.post(
+        &format!("/api/reservations/{id}/commit"),
+        json!({"containerId": bound.0}),
+    );
+    ada.ok(&run_asleep("web", "64m"));
+    let short = &bound.0[..12];
+    let listed = ada.ok(&["ps", "-a", "--format", "{{.Names}} {{.ID}}"]);
+    assert!(listed.contains(&format!("{short} {short}")), "{listed}");
+    assert!(listed.contains("web "), "{listed}");
+    assert!(!listed.contains(&forged.0[..12]), "{listed}");
+    assert_eq!(ada.ok(&["ps", "-aq", "--filter", "label=app=x"]), short);
+    assert_eq!(
+        ada.ok(&["ps", "-aq", "--filter", &format!("id={short}")]),
+        short
+    );
+    assert_eq!(ben.ok(&["ps", "-aq"]), "");
+    assert_eq!(
+        ada.ok(&["info", "--format", "{{.Containers}} {{.ContainersRunning}}"]),
+        "2 1"
+    );
+    ada.ok(&["start", short]);
+    assert_eq!(ada.ok(&["info", "--format", "{{.ContainersRunning}}"]), "2");
+    let seen = following.until(&format!("start {}", bound.0));
+    assert!(
+        seen.iter().all(|line| !line.contains(&forged.0)),
+        "{seen:?}"
+    );
+    ada.ok(&["rm", "-f", short]);
+}
+
+/// A container the test made past every server; gone when dropped.
+struct Made(String);
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let engine = common::engine();
+        let _ = Command::new("docker")
+            .args(["-H", &engine, "rm", "-f", &self.0])
+            .output();
+    }
+}
+
 #[test]
 fn strangers_are_told_how_to_get_an_account() {
     let server = Server::start();
@@ -410,7 +477,6 @@ fn what_no_tenant_may_ask_is_refused_in_words() {
         "--security-opt=seccomp=unconfined",
         "--cgroup-parent=/x",
         "--volume=/:/host",
-        "--volume=data:/data",
         "--runtime=other",
         "--memory=-1",
         "--memory=1k",
@@ -438,7 +504,7 @@ fn what_no_tenant_may_ask_is_refused_in_words() {
     );
     for args in [
         vec!["pull", "alpine"],
-        vec!["volume", "create", "x"],
+        vec!["volume", "create", "--driver", "nfs", "x"],
         vec!["network", "create", "--driver", "macvlan", "x"],
         vec!["swarm", "init"],
         vec!["plugin", "ls"],

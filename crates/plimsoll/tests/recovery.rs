@@ -143,3 +143,69 @@ fn crashes_in_the_middle_of_many_creates_leave_engine_and_ledger_of_one_mind() {
         }
     }
 }
+
+/// A restart does not wait for those who only watch, and finishes what was begun.
+#[test]
+fn a_server_that_ends_cuts_streams_and_finishes_changes() {
+    let mut server = Server::start();
+    let ada = server.tenant("ada", 62_040, limits());
+    ada.ok(&[
+        "run",
+        "-d",
+        "-i",
+        "--name",
+        "web",
+        "--memory",
+        "64m",
+        IMAGE,
+        "sh",
+        "-c",
+        "while true; do echo line; sleep 0.01; done",
+    ]);
+    let watching: &[&[&str]] = &[
+        &["events"],
+        &["logs", "-f", "web"],
+        &["wait", "web"],
+        &["stats"],
+        &["attach", "web"],
+        &["exec", "-i", "web", "sleep", "100"],
+    ];
+    let mut clients: Vec<_> = watching
+        .iter()
+        .map(|args| {
+            ada.command(args)
+                .stdin(std::process::Stdio::piped())
+                .stdout(std::process::Stdio::null())
+                .stderr(std::process::Stdio::null())
+                .spawn()
+                .unwrap()
+        })
+        .collect();
+    // Each has a connection, and the gateway one to the engine for it.
+    wait_for("the streams to be open", || {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", server.pid())).ok()?;
+        let sockets = open
+            .filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok())
+            .filter(|target| target.to_string_lossy().starts_with("socket:"));
+        (sockets.count() >= 2 * watching.len()).then_some(())
+    });
+    let took = server.terminate();
+    assert!(took.as_millis() < 1000, "took {took:?}");
+    for client in &mut clients {
+        client.wait().unwrap();
+    }
+
+    server.restart();
+    // The shell does not mind being told to end.
+    let stop = ada
+        .command(&["stop", "-t", "2", "web"])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(700));
+    let took = server.terminate();
+    assert!(took.as_millis() > 500, "took {took:?}");
+    assert!(stop.wait_with_output().unwrap().status.success());
+    server.restart();
+    assert_eq!(server.container("ada", "web").unwrap()["state"], "stopped");
+}

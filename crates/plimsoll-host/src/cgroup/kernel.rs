@@ -232,7 +232,11 @@ impl Hierarchy {
             }
             above = ancestor.parent();
         }
-        let Some(child) = self.largest_below(dir)?.filter(|&child| child > wanted) else {
+        // A child that was just removed counts until the kernel is done with it; there is nothing to
+        // see of it but that the cap does not go down.
+        let below = self.largest_below(dir)?;
+        let in_the_way = [below, present.cap()];
+        let Some(child) = in_the_way.into_iter().flatten().find(|&cap| cap > wanted) else {
             return Ok(None);
         };
         if present.cap().is_none_or(|present| present > child) {

@@ -13,7 +13,7 @@ use serde_json::json;
 
 use super::{
     ContainerInspect, ContainerSummary, Engine, EngineBody, EngineError, EngineInfo, EventStream,
-    ImageInspect, ResourceUpdate, UpdateReply, empty, full,
+    ImageInspect, ResourceUpdate, UpdateReply, VolumeList, VolumeSummary, empty, full,
 };
 
 /// How long a question may take, head and body together.
@@ -293,6 +293,40 @@ impl Engine {
             Ok(reply.warnings)
         })
         .await
+    }
+
+    /// The volumes that carry every one of `labels` (`key` or `key=value`).
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn volumes(&self, labels: &[&str]) -> Result<Vec<VolumeSummary>, EngineError> {
+        let filters = json!({ "label": labels }).to_string();
+        let path = format!("/volumes?filters={}", encode(&filters));
+        let listed: VolumeList = self.ask("its volumes", &path).await?;
+        Ok(listed.volumes.unwrap_or_default())
+    }
+
+    /// One volume, by name; `None` when there is none.
+    ///
+    /// # Errors
+    /// [`EngineError`]; an absent volume is not one.
+    pub async fn volume(&self, name: &str) -> Result<Option<VolumeSummary>, EngineError> {
+        absent(
+            self.ask("a volume", &format!("/volumes/{}", container(name)?))
+                .await,
+        )
+    }
+
+    /// Removes a volume; one that is gone already counts as removed.
+    ///
+    /// # Errors
+    /// [`EngineError`], 409 when a container uses it.
+    pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
+        let path = format!("/volumes/{}?force={force}", container(name)?);
+        let removed = self
+            .order("a removed volume", Method::DELETE, &path, ORDER_TIMEOUT)
+            .await;
+        absent(removed).map(drop)
     }
 
     /// Everything about one image, by reference or id; `None` when there is none.

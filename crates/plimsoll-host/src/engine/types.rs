@@ -290,6 +290,23 @@ pub struct NetworkEndpoint {
     pub mac_address: String,
 }
 
+/// A volume.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct VolumeSummary {
+    /// Its name: the engine has no other id for it.
+    pub name: String,
+    /// Labels.
+    #[serde(default, deserialize_with = "null_default")]
+    pub labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct VolumeList {
+    pub(super) volumes: Option<Vec<VolumeSummary>>,
+}
+
 /// A container in a list.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]

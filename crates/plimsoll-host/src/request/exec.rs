@@ -74,6 +74,24 @@ impl ExecRequest {
         })
     }
 
+    /// Runs as `owner` (`uid:gid`), as everything does in a container that can write to the host.
+    ///
+    /// # Errors
+    /// [`Refusal::Policy`] when another user was asked for.
+    pub fn run_as(&mut self, owner: &str) -> Result<(), Refusal> {
+        let uid = owner.split(':').next().unwrap_or(owner);
+        if !self.user.is_empty() && self.user != owner && self.user != uid {
+            return Err(Refusal::policy(
+                "User",
+                format!("--user {}", super::json::short(&self.user)),
+                "this container can write to folders of the host, with your rights and no others",
+                "leave the option out",
+            ));
+        }
+        owner.clone_into(&mut self.user);
+        Ok(())
+    }
+
     /// The body for the engine.
     #[must_use]
     pub fn body(&self) -> Value {

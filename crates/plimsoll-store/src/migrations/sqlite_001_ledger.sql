@@ -114,15 +114,26 @@ CREATE TABLE reservation (
     container_id   TEXT,
     container_name TEXT,
     image          TEXT,
+    -- Millicores, both or none: what a container had before it was held to a lowered limit, and
+    -- what it was held to.
+    clamped_from   INTEGER,
+    clamped_to     INTEGER,
     expires_at     INTEGER,
     created_at     INTEGER NOT NULL,
     changed_at     INTEGER NOT NULL,
-    started_at     INTEGER
+    started_at     INTEGER,
+    -- Of a volume nobody named: the container's reservation after whose end it goes.
+    goes_with      TEXT,
+    -- Of a container: the host's folders it mounts, a JSON array.
+    host_mounts    TEXT
 ) STRICT, WITHOUT ROWID;
+CREATE INDEX reservation_goes ON reservation (goes_with) WHERE goes_with IS NOT NULL;
 CREATE UNIQUE INDEX reservation_key ON reservation (caller, idem_key) WHERE idem_key IS NOT NULL;
--- Ids of containers, networks and images are digits, names of volumes hold dots: they never meet.
+-- The id of a container or network never comes again; what is known by name may.
 CREATE UNIQUE INDEX reservation_container ON reservation (host, container_id)
-    WHERE container_id IS NOT NULL;
+    WHERE container_id IS NOT NULL AND kind <> 'volume' AND kind <> 'image';
+CREATE UNIQUE INDEX reservation_named ON reservation (host, kind, container_id)
+    WHERE (kind = 'volume' OR kind = 'image') AND state <> 'released' AND state <> 'void';
 -- What is live is asked for in these words everywhere (rows::LIVE), or the index is not used. It also
 -- keeps the names of a user's live objects of one kind apart; those without a name never clash.
 CREATE UNIQUE INDEX reservation_live ON reservation (user_id, container_name, kind)

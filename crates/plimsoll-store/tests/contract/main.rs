@@ -8,4 +8,5 @@ mod files;
 mod people;
 mod quotas;
 mod reservations;
+mod retention;
 mod violations;

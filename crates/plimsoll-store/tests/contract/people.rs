@@ -157,6 +157,41 @@ async fn the_first_team_gets_a_copy_of_the_users_quota_and_becomes_the_default()
 }
 
 #[tokio::test]
+async fn what_is_named_replaces_its_part_of_what_there_would_be() {
+    let w = World::new().await;
+    let (ada, bob) = (w.user("ada").await, w.user("bob").await);
+    let (ml, web) = (w.team("ml").await, w.team("web").await);
+    let own = w.store.quota(ada.0).unwrap().limits;
+    let named = |team, user, d, amount, from_pool| NewMember {
+        allotment: Some(vec![(d, amount)]),
+        from_pool,
+        ..w.place(team, user, 0)
+    };
+    let put = async |new| w.store.put_member(new, w.actor()).await.unwrap().allotment;
+
+    let first = put(named(ml, ada, Dimension::Cpu, 2000, false)).await;
+    for d in Dimension::ALL.into_iter().filter(|d| d.is_summed()) {
+        let expected = match d {
+            Dimension::Cpu => 2000,
+            // What the quota leaves open is promised to nobody: the pool serves it.
+            d => own[d].at_most().unwrap_or(0),
+        };
+        assert_eq!(first[d], Limit::AtMost(expected), "{d}");
+    }
+    let changed = put(named(ml, ada, Dimension::Memory, 4 << 30, false)).await;
+    let memory = Limit::AtMost(4 << 30);
+    assert_eq!(changed, first.with(Dimension::Memory, memory));
+
+    let two_cores = Limits::nothing().with(Dimension::Cpu, Limit::AtMost(2000));
+    let second = put(named(web, ada, Dimension::Cpu, 2000, false)).await;
+    assert_eq!(second, two_cores, "a second team starts from nothing");
+    w.set(web.0, Dimension::Cpu, 2000).await;
+    let led = put(named(web, bob, Dimension::Cpu, 2000, true)).await;
+    assert_eq!(led, two_cores, "and so does what comes out of the pool");
+    w.sound().await;
+}
+
+#[tokio::test]
 async fn a_lead_gives_only_what_the_pool_has() {
     let w = World::new().await;
     let (ada, bob) = (w.user("ada").await, w.user("bob").await);

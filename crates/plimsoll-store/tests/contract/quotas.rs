@@ -239,7 +239,7 @@ async fn the_original_designs_table_reads_in_its_units() {
         "team".into(),
         "standard".into(),
         1.5,
-        0.0,
+        8.0,
         80.0,
         10,
         24.0,

@@ -4,9 +4,9 @@ use plimsoll_core::entity::{DecisionId, ReservationId};
 use plimsoll_core::quota::Capacity;
 use plimsoll_core::units::{AMOUNT_MAX, Bytes, MilliCpu};
 use plimsoll_core::{Dimension, LevelKind, State};
-use plimsoll_store::{HostLease, NewReservation, ObjectKind, ReservationFilter, StoreError};
+use plimsoll_store::{NewReservation, ObjectKind, ReservationFilter, StoreError};
 
-use crate::world::{HOST, World, container, cpu, engine_id, key};
+use crate::world::{CAPACITY, HOST, World, container, cpu, engine_id, key};
 
 #[tokio::test]
 async fn from_reserve_to_release() {
@@ -82,13 +82,9 @@ async fn facts_and_steps_twice_are_once() {
         w.store.running(id, w.now()).await.unwrap();
         assert_eq!(w.user_cpu(ada), 1000);
     }
-    let bound = w.store.bound(
-        id,
-        container_id.clone(),
-        State::Active,
-        w.lease.clone(),
-        w.now(),
-    );
+    let bound = w
+        .store
+        .bound(id, container_id.clone(), State::Active, w.now());
     bound.await.unwrap();
     assert_eq!(w.user_cpu(ada), 1000);
     for _ in 0..2 {
@@ -203,13 +199,7 @@ async fn a_late_commit_whose_name_is_taken_is_a_conflict_and_a_late_fact_is_not(
     assert_eq!(w.user_cpu(ada), 100);
     let bound = w
         .store
-        .bound(
-            first.id,
-            engine_id(1),
-            State::Active,
-            w.lease.clone(),
-            w.now(),
-        )
+        .bound(first.id, engine_id(1), State::Active, w.now())
         .await
         .unwrap();
     assert_eq!(bound.container_name, None);
@@ -271,10 +261,7 @@ async fn a_key_binds_once_to_one_container() {
         StoreError::Conflict(_),
         "another reservation"
     );
-    let bind = |id, container| {
-        w.store
-            .bound(id, container, State::Active, w.lease.clone(), w.now())
-    };
+    let bind = |id, container| w.store.bound(id, container, State::Active, w.now());
     assert_refused!(bind(one, engine_id(77)).await, StoreError::Conflict(_));
     assert_refused!(bind(two, taken).await, StoreError::Conflict(_), "another");
     assert_eq!(w.store.reservation(two).unwrap().state, State::Pending);
@@ -475,8 +462,7 @@ async fn an_adopted_container_can_be_started_resized_and_committed() {
     let ada = w.user("ada").await;
     let adopt = |container_id: &str| {
         let new = w.request(w.claim(ada, container(1000)));
-        w.store
-            .adopt(new, container_id.into(), State::Stopped, w.lease.clone())
+        w.store.adopt(new, container_id.into(), State::Stopped)
     };
     let id = adopt("c1").await.unwrap().id;
     assert_refused!(adopt("c1").await, StoreError::Conflict(_), "c1");
@@ -495,35 +481,77 @@ async fn an_adopted_container_can_be_started_resized_and_committed() {
 async fn only_the_owner_of_a_host_writes_its_rows() {
     let w = World::new().await;
     let ada = w.user("ada").await;
-    let id = w.reserve(ada, container(100)).await.reservation.unwrap().id;
-    let old = w.lease.clone();
-    let new = w
-        .store
-        .claim_host(HOST.into(), crate::world::CAPACITY, w.now())
-        .await
-        .unwrap();
-    assert!(new.epoch > old.epoch);
-    let bind = |lease: HostLease| {
-        w.store
-            .bound(id, engine_id(1), State::Active, lease, w.now())
+    let reserve = |host: &str| {
+        let host = host.to_owned();
+        let new = w.request(plimsoll_store::Claim {
+            host,
+            ..w.claim(ada, container(100))
+        });
+        w.store.reserve(new)
     };
-    let adopt = |lease: HostLease| {
-        let request = w.request(w.claim(ada, container(100)));
-        w.store.adopt(request, engine_id(2), State::Active, lease)
-    };
-    assert_refused!(bind(old.clone()).await, StoreError::Fenced { .. }, HOST);
-    assert_refused!(adopt(old).await, StoreError::Fenced { .. });
-    assert_eq!(w.user_cpu(ada), 100);
-    let other = w
-        .store
-        .claim_host("host-2".into(), crate::world::CAPACITY, w.now())
-        .await
+    let pending = reserve(HOST).await.unwrap().reservation.unwrap().id;
+    let active = w.run(ada, container(200)).await;
+    let stopped = w.run(ada, container(300)).await;
+    w.store.stopped(stopped, w.now()).await.unwrap();
+    let ended = w.run(ada, container(400)).await;
+    w.store.release(ended, w.now()).await.unwrap();
+    let claim = |host: &str| w.store.claim_host(host.into(), CAPACITY, w.now());
+    claim("host-2").await.unwrap();
+    let (before, other) = (w.rows(), reserve("host-2").await.unwrap().reservation);
+    w.store.void(other.unwrap().id, w.now()).await.unwrap();
+    assert_ne!(w.rows(), before, "what is compared shows what is written");
+
+    // As another server's claim would.
+    let taken_over = "UPDATE host SET epoch = epoch + 1 WHERE name = ?1";
+    w.shell().execute(taken_over, [HOST]).unwrap();
+    let before = w.rows();
+    macro_rules! assert_fenced {
+        ($($step:expr),+ $(,)?) => {
+            $(assert_refused!($step.await, StoreError::Fenced { .. }, "host-1 belongs to another");)+
+        };
+    }
+    assert_fenced!(
+        reserve(HOST),
+        w.store.commit(pending, engine_id(1), w.deed()),
+        w.store.void(pending, w.now()),
+        w.store.release(active, w.now()),
+        w.store.stopped(active, w.now()),
+        w.store.running(stopped, w.now()),
+        w.store.start(stopped, w.deed()),
+        w.store.resize(active, container(50), w.deed()),
+        w.store.resize(active, container(99_000), w.deed()),
+        w.store.resized(active, container(150), w.now()),
+        w.store.bound(pending, engine_id(2), State::Active, w.now()),
+        w.store.rename(active, "web".into()),
+        w.store.adopt(
+            w.request(w.claim(ada, container(1))),
+            engine_id(3),
+            State::Active
+        ),
+        // Nor does it say that it did what needs no writing.
+        w.store.release(ended, w.now()),
+        w.store.running(active, w.now()),
+    );
+    assert_eq!(w.rows(), before, "nothing is half-applied");
+    reserve("host-2").await.expect("a host that is still owned");
+
+    w.shell()
+        .execute(
+            "INSERT INTO host SELECT 'host-3', cpu, memory, epoch, claimed_at FROM host LIMIT 1",
+            [],
+        )
         .unwrap();
-    assert_refused!(bind(other.clone()).await, StoreError::Invalid(_), "host-2");
-    assert_refused!(adopt(other).await, StoreError::Invalid(_));
-    bind(new.clone()).await.unwrap();
-    adopt(new).await.unwrap();
-    assert_eq!(w.user_cpu(ada), 200);
+    assert_refused!(
+        reserve("host-3").await,
+        StoreError::Fenced { .. },
+        "belongs to another server"
+    );
+
+    // What could not be written is a fact still, and the next owner's to write.
+    claim(HOST).await.unwrap();
+    w.store.release(active, w.now()).await.unwrap();
+    w.store.void(pending, w.now()).await.unwrap();
+    assert_eq!(w.user_cpu(ada), 100, "what runs on host-2");
     w.sound().await;
 }
 
@@ -656,4 +684,40 @@ async fn a_volume_and_a_container_may_share_a_name_and_lists_keep_them_apart() {
     assert_eq!(prefixed(ObjectKind::Container), 1);
     assert_eq!(prefixed(ObjectKind::Network), 1);
     assert_eq!(prefixed(ObjectKind::Volume), 0);
+}
+
+#[tokio::test]
+async fn a_volume_of_a_name_may_come_again_and_goes_with_its_container() {
+    let w = World::new().await;
+    let ada = w.user("ada").await;
+    let engine = "ada.1.data";
+    let web = w.run(ada, container(100)).await;
+    let mut ids = Vec::new();
+    for goes_with in [None, Some(web)] {
+        let new = NewReservation {
+            kind: ObjectKind::Volume,
+            container_name: Some("data".into()),
+            goes_with,
+            ..w.request(w.claim(ada, plimsoll_core::Amounts::ZERO))
+        };
+        let made = w.store.reserve(new).await.unwrap().reservation.unwrap();
+        let bound = w.store.commit(made.id, engine.into(), w.deed()).await;
+        assert!(
+            bound.unwrap().reservation.is_some(),
+            "the first one is gone"
+        );
+        let found = w.store.by_engine_name(HOST, ObjectKind::Volume, engine);
+        assert_eq!(found.unwrap().unwrap().id, made.id);
+        assert!(w.store.by_container(HOST, engine).unwrap().is_none());
+        ids.push(made.id);
+        if goes_with.is_none() {
+            w.store.release(made.id, w.now()).await.unwrap();
+        }
+    }
+    let going = || w.store.volumes_to_go(HOST).unwrap();
+    assert!(going().is_empty(), "its container is there");
+    w.store.release(web, w.now()).await.unwrap();
+    assert_eq!(going().iter().map(|r| r.id).collect::<Vec<_>>(), [ids[1]]);
+    w.store.goes_with(ids[1], None).await.unwrap();
+    assert!(going().is_empty());
 }

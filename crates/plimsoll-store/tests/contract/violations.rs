@@ -160,18 +160,12 @@ async fn adoption_and_late_containers_are_charged_over_the_limit() {
     let new = w.request(w.claim(ada, container(1000)));
     let adopted = w
         .store
-        .adopt(new, engine_id(1), State::Active, w.lease.clone())
+        .adopt(new, engine_id(1), State::Active)
         .await
         .unwrap();
     assert!(open(&w).await.is_empty());
     w.store
-        .bound(
-            pending,
-            engine_id(2),
-            State::Active,
-            w.lease.clone(),
-            w.now(),
-        )
+        .bound(pending, engine_id(2), State::Active, w.now())
         .await
         .unwrap();
     assert_eq!(

@@ -192,6 +192,8 @@ impl World {
         NewReservation {
             id: ReservationId(self.id()),
             kind: plimsoll_store::ObjectKind::Container,
+            goes_with: None,
+            host_mounts: Vec::new(),
             decision: DecisionId(self.id()),
             claim,
             origin: Origin::Gateway,
@@ -246,6 +248,27 @@ impl World {
     pub(crate) async fn sound(&self) {
         let found = self.store.check().await.expect("a check");
         assert!(found.is_empty(), "the ledger is not sound: {found:#?}");
+    }
+
+    /// Every row that a step on a reservation writes.
+    pub(crate) fn rows(&self) -> Vec<String> {
+        let shell = self.shell();
+        let columns = |table: &str| {
+            let sql = format!(
+                "SELECT group_concat('quote(' || name || ')', ' || ') FROM pragma_table_info('{table}')"
+            );
+            shell
+                .query_row(&sql, [], |row| row.get::<_, String>(0))
+                .expect("a table")
+        };
+        let mut found = Vec::new();
+        for table in ["account", "reservation", "decision", "violation"] {
+            let sql = format!("SELECT {} FROM {table}", columns(table));
+            let mut statement = shell.prepare(&sql).expect("a query");
+            let rows = statement.query_map([], |row| row.get(0)).expect("rows");
+            found.extend(rows.map(|row| row.expect("a row")));
+        }
+        found
     }
 
     /// Another connection to the ledger's file: what an operator with a shell could do.

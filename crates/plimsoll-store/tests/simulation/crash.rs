@@ -94,14 +94,14 @@ pub(crate) fn serve(dir: &Path) {
         }
     });
     runtime.block_on(async {
-        let lease = claim_host(&store).await;
+        claim_host(&store).await;
         let mut under_way = tokio::task::JoinSet::new();
         while let Some(batch) = batches.recv().await {
             for op in batch {
-                let (store, lease, n) = (store.clone(), lease.clone(), numbered);
+                let (store, n) = (store.clone(), numbered);
                 numbered += 1;
                 under_way.spawn(async move {
-                    let outcome = perform_one(&store, &lease, op).await;
+                    let outcome = perform_one(&store, op).await;
                     let outcome = serde_json::to_string(&outcome).expect("plain");
                     let mut out = std::io::stdout().lock();
                     writeln!(out, "@{n} {outcome}").expect("somebody listens");

@@ -8,8 +8,8 @@ use plimsoll_core::quota::{Capacity, Mode, TeamMode};
 use plimsoll_core::units::{Bytes, MilliCpu};
 use plimsoll_core::{Amounts, Dimension, Limit, Limits, State};
 use plimsoll_store::{
-    Actor, Admission, Claim, Deed, HostLease, Idempotency, NewMember, NewReservation, NewUser,
-    Origin, QuotaChange, Reservation, ReservationFilter, Role, Store, StoreError, TeamChoice,
+    Actor, Admission, Claim, Deed, Idempotency, NewMember, NewReservation, NewUser, Origin,
+    QuotaChange, Reservation, ReservationFilter, Role, Store, StoreError, TeamChoice,
     ViolationKind,
 };
 use serde::{Deserialize, Serialize};
@@ -68,6 +68,8 @@ pub(crate) enum What {
         to_pool: bool,
     },
     FinishDrains,
+    /// One step of forgetting whatever has ended.
+    Forget,
     Limit {
         entity: Uuid,
         dimension: Dimension,
@@ -172,22 +174,18 @@ impl From<StoreError> for Outcome {
     }
 }
 
-pub(crate) async fn claim_host(store: &Store) -> HostLease {
+pub(crate) async fn claim_host(store: &Store) {
     let claimed = store.claim_host(HOST.into(), CAPACITY, 0).await;
-    claimed.expect("the host can be claimed")
+    claimed.expect("the host can be claimed");
 }
 
 /// Asks for all of them at once, in order, and returns the answers in that order.
-pub(crate) async fn perform(
-    store: &Store,
-    lease: &HostLease,
-    ops: impl Iterator<Item = Op>,
-) -> Vec<Outcome> {
+pub(crate) async fn perform(store: &Store, ops: impl Iterator<Item = Op>) -> Vec<Outcome> {
     // Tasks of one thread run first in the order they were made, so they are queued in it.
     let tasks: Vec<_> = ops
         .map(|op| {
-            let (store, lease) = (store.clone(), lease.clone());
-            tokio::spawn(async move { perform_one(&store, &lease, op).await })
+            let store = store.clone();
+            tokio::spawn(async move { perform_one(&store, op).await })
         })
         .collect();
     let mut answers = Vec::new();
@@ -197,11 +195,11 @@ pub(crate) async fn perform(
     answers
 }
 
-pub(crate) async fn perform_one(store: &Store, lease: &HostLease, op: Op) -> Outcome {
-    answer(store, lease, op).await.unwrap_or_else(Outcome::from)
+pub(crate) async fn perform_one(store: &Store, op: Op) -> Outcome {
+    answer(store, op).await.unwrap_or_else(Outcome::from)
 }
 
-async fn answer(store: &Store, lease: &HostLease, op: Op) -> Result<Outcome, StoreError> {
+async fn answer(store: &Store, op: Op) -> Result<Outcome, StoreError> {
     let now_ms = op.now_ms;
     let actor = Actor {
         name: "sim".into(),
@@ -273,6 +271,10 @@ async fn answer(store: &Store, lease: &HostLease, op: Op) -> Result<Outcome, Sto
                 .await?;
             Outcome::Done
         }
+        What::Forget => {
+            store.forget_reservations(i64::MAX, None).await?;
+            Outcome::Done
+        }
         What::FinishDrains => {
             store.finish_drains(actor).await?;
             Outcome::Done
@@ -334,13 +336,7 @@ async fn answer(store: &Store, lease: &HostLease, op: Op) -> Result<Outcome, Sto
             container,
             runs,
         } => {
-            let bound = store.bound(
-                ReservationId(id),
-                container,
-                state(runs),
-                lease.clone(),
-                now_ms,
-            );
+            let bound = store.bound(ReservationId(id), container, state(runs), now_ms);
             bound.await.map(done)?
         }
         What::Adopt {
@@ -349,7 +345,7 @@ async fn answer(store: &Store, lease: &HostLease, op: Op) -> Result<Outcome, Sto
             runs,
         } => {
             let new = request.for_store(deed);
-            let adopted = store.adopt(new, container, state(runs), lease.clone());
+            let adopted = store.adopt(new, container, state(runs));
             adopted.await.map(done)?
         }
     })
@@ -377,6 +373,8 @@ impl Request {
         NewReservation {
             id: ReservationId(self.id),
             kind: plimsoll_store::ObjectKind::Container,
+            goes_with: None,
+            host_mounts: Vec::new(),
             decision: deed.decision,
             claim: Claim {
                 user: UserId(self.user),

@@ -198,6 +198,7 @@ impl Planner {
                 id: self.team(model),
                 drain: self.random.chance(30),
             },
+            6 if self.random.chance(50) => What::Forget,
             6 => What::FinishDrains,
             7..14 => What::Join {
                 team: self.team(model),

@@ -465,6 +465,8 @@ mod tests {
         let adopted = plimsoll_store::NewReservation {
             id: plimsoll_core::entity::ReservationId(new_id()),
             kind: plimsoll_store::ObjectKind::Container,
+            goes_with: None,
+            host_mounts: Vec::new(),
             decision: plimsoll_core::entity::DecisionId(new_id()),
             claim,
             origin: plimsoll_store::Origin::Adopted,
@@ -476,7 +478,7 @@ mod tests {
         };
         let state = plimsoll_core::State::Active;
         app.store
-            .adopt(adopted, container.clone(), state, app.lease.clone())
+            .adopt(adopted, container.clone(), state)
             .await
             .unwrap();
 

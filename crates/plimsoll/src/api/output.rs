@@ -192,6 +192,7 @@ pub(super) fn reservation(r: &Reservation) -> Value {
         "charged": amounts("", &r.state.charge(&r.claim)), "expiresAt": opt_time(r.expires_ms),
         "createdAt": time(r.created_ms), "changedAt": time(r.changed_ms),
         "startedAt": opt_time(r.started_ms),
+        "clampedFromCpuCores": r.clamp.map(|c| Dimension::Cpu.to_human(c.from.0)),
     })
 }
 

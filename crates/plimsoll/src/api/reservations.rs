@@ -112,6 +112,8 @@ pub(super) async fn reserve(
     let reservation = NewReservation {
         id: ReservationId(new_id()),
         kind: plimsoll_store::ObjectKind::Container,
+        goes_with: None,
+        host_mounts: Vec::new(),
         decision: DecisionId(new_id()),
         claim,
         origin: Origin::Api,

@@ -138,6 +138,9 @@ pub(super) enum Command {
     /// Work on kernel caps.
     #[command(subcommand)]
     Caps(CapsCommand),
+    /// Mount folders of the host for the engine; the server runs this by itself.
+    #[command(hide = true)]
+    Folders,
     /// Print a shell's completions.
     Completions {
         /// The shell.

@@ -13,7 +13,7 @@ use super::answer::Answer;
 use super::args::Global;
 use super::doctor::dockerd;
 use super::error::CliError;
-use crate::caps::{of_host, outcome};
+use crate::caps::{of_host, outcome, tree};
 use crate::clock::Clock;
 use crate::config::{Config, Sources};
 use crate::tasks::in_full;
@@ -36,17 +36,25 @@ async fn restored(config: &Config, root: &Path) -> Result<String, CliError> {
         }
         Err(error) => return Err(failed(&error)),
     };
+    let folders = crate::folders::restore(config, &store).await;
     let instance: Instance = config.instance.parse().map_err(|error| failed(&error))?;
-    let tree = of_host(&store, &instance, &config.host)
+    let levels = of_host(&store, &instance, &config.host)
         .await
         .map_err(|error| failed(&error))?;
-    if tree.is_empty() {
+    if levels.is_empty() {
         return Ok("nobody holds anything here, and so there are no caps".to_owned());
     }
     let driver = driver(config, root);
     let hierarchy =
         Hierarchy::detect(&config.cgroup_root, driver).map_err(|error| failed(&error))?;
-    outcome(hierarchy.apply_tree(&tree)).map_err(CliError::Caps)
+    let caps = outcome(&hierarchy.apply_tree(&tree(&levels))).map_err(CliError::Caps)?;
+    match folders {
+        Ok(0) => Ok(caps),
+        Ok(containers) => Ok(format!(
+            "{caps}; folders of {containers} containers mounted"
+        )),
+        Err(why) => Err(CliError::Caps(why)),
+    }
 }
 
 /// The driver the engine will use: the configured one, else its own choice, which is systemd on

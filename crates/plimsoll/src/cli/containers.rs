@@ -27,6 +27,7 @@ pub(super) async fn run(client: &Client, flags: &PsFlags) -> Result<Answer, CliE
         ("MEMORY", Align::Right),
         ("OF", Align::Right),
     ]);
+    let mut held = Vec::new();
     for container in items(&containers) {
         let name = match &container["containerName"] {
             serde_json::Value::String(name) => name.clone(),
@@ -43,6 +44,16 @@ pub(super) async fn run(client: &Client, flags: &PsFlags) -> Result<Answer, CliE
             row.push(shown(d, charged(&container["charged"], "", d)));
         }
         table.row(row);
+        if let Some(from) = container["clampedFromCpuCores"].as_f64() {
+            held.push(format!(
+                "{name} is held to less than its {from} cores: a limit was lowered"
+            ));
+        }
     }
-    Ok(Answer::new(containers, table.render()))
+    let answer = Answer::new(containers, table.render());
+    Ok(if held.is_empty() {
+        answer
+    } else {
+        answer.remarking(held.join("\n"))
+    })
 }

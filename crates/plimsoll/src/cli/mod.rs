@@ -82,6 +82,13 @@ fn run(cli: Cli) -> Result<Answer, CliError> {
         Command::Uninstall(flags) => setup::uninstall(&global, &flags),
         Command::Doctor(flags) => waiting(doctor::run(&global, &flags)),
         Command::Caps(CapsCommand::Restore) => waiting(caps::restore(&global)),
+        Command::Folders => crate::folders::obey()
+            .map(|()| Answer::new(serde_json::Value::Null, String::new()))
+            .map_err(|source| CliError::Io {
+                verb: "obey",
+                path: "the order on standard input".to_owned(),
+                source,
+            }),
         Command::Completions { shell } => Ok(pages::completions(shell)),
         Command::Man { dir } => pages::man(dir.as_deref()),
         Command::Version => waiting(version(&global)),
@@ -111,6 +118,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         | Command::Uninstall(_)
         | Command::Doctor(_)
         | Command::Caps(_)
+        | Command::Folders
         | Command::Completions { .. }
         | Command::Man { .. }
         | Command::Version => unreachable!("done without a client"),
@@ -169,7 +177,7 @@ mod tests {
             let path = format!("{path} {}", command.get_name()).trim().to_owned();
             let mut leaves = command
                 .get_subcommands()
-                .filter(|c| c.get_name() != "help")
+                .filter(|c| c.get_name() != "help" && !c.is_hide_set())
                 .peekable();
             if leaves.peek().is_none() {
                 found.push(path);

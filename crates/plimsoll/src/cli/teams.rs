@@ -156,8 +156,8 @@ async fn put_member(client: &Client, flags: MemberFlags, done: &str) -> Result<A
     )))
 }
 
-/// What every container is charged for and a member has none of, neither alone nor from the pool. A
-/// first allotment that names some dimensions leaves the others at nothing, which is easy to miss.
+/// What every container is charged for and a member has none of, neither alone nor from the pool. In a
+/// second team, or added by a lead, people get only what is named, which is easy to miss.
 fn lacking(member: &Value, quota: &Value) -> Vec<&'static str> {
     Dimension::CHARGED
         .into_iter()

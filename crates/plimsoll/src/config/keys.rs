@@ -18,6 +18,8 @@ const INTERVAL_MIN_S: f64 = 0.1;
 const INTERVAL_MAX_S: f64 = 86_400.0;
 /// The longest wait for a reservation: a week.
 const TTL_MAX_S: u64 = 7 * 86_400;
+/// The longest anything is kept: a century, as good as for good.
+const DAYS_MAX: u64 = 36_500;
 /// The longest path a unix socket can have.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
@@ -177,6 +179,29 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "mounts.roots",
+        set: |c, text| {
+            c.mounts.roots = words(text);
+            Ok(())
+        },
+        check: |c| {
+            let fits = |root: &String| root == "~" || root.starts_with('/') && root.len() > 1;
+            if c.mounts.roots.iter().all(fits) {
+                Ok(())
+            } else {
+                Err("must hold absolute paths below the root, or ~ for each user's home".to_owned())
+            }
+        },
+    },
+    Key {
+        path: "mounts.stash",
+        set: |c, text| {
+            c.mounts.stash = text.into();
+            Ok(())
+        },
+        check: |c| absolute(&c.mounts.stash),
+    },
+    Key {
         path: "networks.pool",
         set: |c, text| {
             text.clone_into(&mut c.networks.pool);
@@ -271,6 +296,16 @@ pub static KEYS: &[Key] = &[
         set: |c, text| number(text).map(|n| c.reconcile.interval_s = n),
         check: |c| interval(c.reconcile.interval_s),
     },
+    Key {
+        path: "retention.decisions_days",
+        set: |c, text| whole(text).map(|n| c.retention.decisions_days = n),
+        check: |c| days(c.retention.decisions_days),
+    },
+    Key {
+        path: "retention.reservations_days",
+        set: |c, text| whole(text).map(|n| c.retention.reservations_days = n),
+        check: |c| days(c.retention.reservations_days),
+    },
 ];
 
 fn some(text: &str) -> Option<String> {
@@ -318,6 +353,14 @@ fn ttl(seconds: u64) -> Result<(), String> {
         Ok(())
     } else {
         Err(format!("must be from 1 to {TTL_MAX_S} seconds"))
+    }
+}
+
+fn days(days: u64) -> Result<(), String> {
+    if (1..=DAYS_MAX).contains(&days) {
+        Ok(())
+    } else {
+        Err(format!("must be from 1 to {DAYS_MAX} days"))
     }
 }
 
@@ -467,6 +510,10 @@ mod tests {
             ("metering.interval_s", "1e9", false),
             ("metering.interval_s", "soon", false),
             ("reconcile.interval_s", "60", true),
+            ("retention.decisions_days", "36500", true),
+            ("retention.decisions_days", "0", false),
+            ("retention.reservations_days", "36501", false),
+            ("retention.reservations_days", "1.5", false),
         ] {
             let key = Key::named(key).unwrap();
             let mut config = Config::default();

@@ -37,6 +37,8 @@ pub struct Config {
     pub cgroup_root: PathBuf,
     /// The gateway.
     pub tenants: Tenants,
+    /// Folders of the host in containers.
+    pub mounts: Mounts,
     /// Networks of tenants.
     pub networks: Networks,
     /// Host ports of tenants.
@@ -47,6 +49,8 @@ pub struct Config {
     pub metering: Metering,
     /// Reconciliation.
     pub reconcile: Reconcile,
+    /// Retention.
+    pub retention: Retention,
 }
 
 /// Who may use the gateway.
@@ -59,6 +63,25 @@ pub struct Tenants {
     pub provision_groups: Vec<String>,
     /// Whom a refused person should turn to, in words.
     pub contact: Option<String>,
+}
+
+/// What of the host tenants may mount.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Mounts {
+    /// Folders under which they may: `~` is their home, `{user}` their login name.
+    pub roots: Vec<String>,
+    /// Where Plimsoll mounts them for the engine.
+    pub stash: PathBuf,
+}
+
+impl Default for Mounts {
+    fn default() -> Self {
+        Self {
+            roots: vec!["~".to_owned()],
+            stash: "/run/plimsoll-mounts".into(),
+        }
+    }
 }
 
 /// How reservations expire.
@@ -108,6 +131,25 @@ pub struct Reconcile {
 impl Default for Reconcile {
     fn default() -> Self {
         Self { interval_s: 60.0 }
+    }
+}
+
+/// How long the ledger keeps what it no longer needs. The audit log stays for good.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Retention {
+    /// Days a decision is kept; longer while a reservation rests on it.
+    pub decisions_days: u64,
+    /// Days a reservation is kept after it has ended, and its idempotency key with it.
+    pub reservations_days: u64,
+}
+
+impl Default for Retention {
+    fn default() -> Self {
+        Self {
+            decisions_days: 90,
+            reservations_days: 400,
+        }
     }
 }
 
@@ -185,11 +227,13 @@ impl Default for Config {
             host: "local".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             tenants: Tenants::default(),
+            mounts: Mounts::default(),
             networks: Networks::default(),
             ports: Ports::default(),
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),
+            retention: Retention::default(),
         }
     }
 }

@@ -9,14 +9,18 @@ use http::{HeaderMap, Method, Response, StatusCode};
 use plimsoll_core::State;
 use plimsoll_core::admit::{Owner, Path};
 use plimsoll_core::entity::{DecisionId, ReservationId, TeamId};
-use plimsoll_core::units::MilliCpu;
+use plimsoll_core::quota::Mode;
+use plimsoll_core::remedy::watched;
 use plimsoll_host::engine::{EngineError, ImageInspect, full};
-use plimsoll_host::request::create::{CreateRequest, ImageFacts, Judged, Policy, judge};
+use plimsoll_host::os_user::OsUser;
+use plimsoll_host::request::create::{
+    CreateRequest, ImageFacts, Judged, MountPolicy, Policy, judge,
+};
 use plimsoll_host::request::path::container_name;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{
-    Admission, Claim, NewReservation, ObjectKind, Origin, Reservation, ReservationFilter,
-    StoreError, TeamChoice, User,
+    Admission, Claim, HostMount, NewReservation, ObjectKind, Origin, Reservation,
+    ReservationFilter, StoreError, TeamChoice, User,
 };
 use serde_json::json;
 use tokio::sync::OwnedMutexGuard;
@@ -24,10 +28,11 @@ use tokio::sync::OwnedMutexGuard;
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
-use super::{lifecycle, names, networks};
+use super::{lifecycle, names, networks, volumes};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
+use crate::folders::{self, MountError};
 use crate::settle::settle;
 use crate::state::App;
 use crate::tasks::in_full;
@@ -66,7 +71,21 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         .or_else(|| header(&call.headers, "x-plimsoll-project"));
     let path = app.store.path(user.id, team, &app.lease.host)?;
     let id = ReservationId(new_id());
-    let mut judged = judged(&app, &user, &path, &request, &image, project.as_deref(), id).await?;
+    let os_user = if request.mounts_host() {
+        folders::os_user(&user).await.map_err(|error| {
+            tracing::error!(%error, "the host's accounts cannot be asked");
+            Refused::EngineAway(format!("the host's accounts cannot be asked: {error}"))
+        })?
+    } else {
+        None
+    };
+    let asks = Asks {
+        request: &request,
+        image: &image,
+        project: project.as_deref(),
+        os_user: os_user.as_ref(),
+    };
+    let mut judged = judged(&app, &user, &path, &asks, id).await?;
     networks::place(&app, &user, &name, &mut judged).await?;
     let ports = networks::publish(&app, &user, &mut judged).await?;
 
@@ -90,6 +109,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         image: request.image,
         user,
         _ports: ports,
+        os_user,
     };
     // The client may go away at any moment; what was begun is finished all the same.
     let finished = tokio::spawn(finish(app, intent)).await;
@@ -106,11 +126,32 @@ struct Intent {
     user: User,
     /// Held until the engine has the container: see [`networks::publish`].
     _ports: Option<OwnedMutexGuard<()>>,
+    os_user: Option<OsUser>,
+}
+
+impl Intent {
+    fn host_mounts(&self) -> Vec<HostMount> {
+        let as_owner = self.judged.as_owner;
+        let mounts = self.judged.host_mounts.iter().map(|used| HostMount {
+            path: used.path.clone(),
+            read_only: used.read_only,
+            as_owner,
+        });
+        mounts.collect()
+    }
 }
 
 async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused> {
     let _in_flight = app.in_flight.enter(intent.id);
-    let reservation = reserve(&app, &intent).await?;
+    let (reservation, watched) = reserve(&app, &intent).await?;
+    let prepared = prepare(&app, &intent).await;
+    let ensured = match prepared {
+        Ok(ensured) => ensured,
+        Err(refused) => {
+            app.store.void(intent.id, app.clock.now_ms()).await?;
+            return Err(refused);
+        }
+    };
     let engine_name = names::of(&reservation);
     let query = QueryBuilder::new().str("name", &engine_name).finish();
     let sent = app
@@ -131,6 +172,8 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         Ok(created) => created,
         Err(refused @ Refused::Engine { .. }) => {
             app.store.void(intent.id, app.clock.now_ms()).await?;
+            ensured.undo(&app).await;
+            clear_folders(&app, &intent).await;
             return Err(refused.renamed(&engine_name, &intent.name));
         }
         Err(other) => return Err(other),
@@ -169,12 +212,58 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         return Err(error.into());
     }
     let mut warnings = intent.judged.warnings;
+    warnings.extend(watched);
     let theirs = created["Warnings"].as_array().into_iter().flatten();
     warnings.extend(theirs.filter_map(|w| w.as_str()).map(str::to_owned));
     Ok(answer::json(
         StatusCode::CREATED,
         &json!({"Id": container, "Warnings": warnings}),
     ))
+}
+
+/// Makes the volumes and mounts the folders that the container needs.
+async fn prepare(app: &App, intent: &Intent) -> Result<volumes::Ensured, Refused> {
+    let mounts = intent.host_mounts();
+    let mounted = folders::mount(&app.config, intent.id, &mounts, intent.os_user.clone()).await;
+    if let Err(error) = mounted {
+        clear_folders(app, intent).await;
+        return Err(refused_mount(error));
+    }
+    let maker = volumes::Maker {
+        app,
+        user: &intent.user,
+        team: intent.claim.team,
+        project: intent.claim.project.as_deref(),
+    };
+    let judged = &intent.judged;
+    let ensured = maker
+        .ensure(&judged.volumes, intent.id, judged.auto_remove)
+        .await;
+    if ensured.is_err() {
+        clear_folders(app, intent).await;
+    }
+    ensured
+}
+
+/// What is left the reconciler clears.
+async fn clear_folders(app: &App, intent: &Intent) {
+    if intent.judged.host_mounts.is_empty() {
+        return;
+    }
+    if let Err(error) = folders::clear(&app.config, intent.id).await {
+        tracing::warn!(error = in_full(&error), "a mount is left behind");
+    }
+}
+
+/// Why a folder of the host is not mounted, as a tenant hears it.
+pub(super) fn refused_mount(error: MountError) -> Refused {
+    match error {
+        MountError::Refused(words) => Refused::denied("policy", words),
+        MountError::Failed(words) => {
+            tracing::error!(words, "folders of the host cannot be mounted");
+            Refused::EngineAway(words)
+        }
+    }
 }
 
 /// The engine did not answer. Where nothing can have happened the reservation is voided; where
@@ -193,9 +282,10 @@ async fn unknown_outcome(app: &App, intent: &Intent, error: EngineError) -> Refu
     error.into()
 }
 
-/// Reserves. Before a refusal is given, what the caller's containers hold is looked at again, once:
-/// one that has just ended must not be in the way, nor its name.
-async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<Reservation, Refused> {
+/// Reserves; with it comes what a limit that only watches would have refused, in words. Before a
+/// refusal is given, what the caller's containers hold is looked at again, once: one that has just
+/// ended must not be in the way, nor its name.
+async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<(Reservation, Vec<String>), Refused> {
     let again = match try_reserve(app, intent).await {
         Ok(admission) if admission.reservation.is_some() => Ok(admission),
         Ok(_) => {
@@ -214,29 +304,39 @@ async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<Reservation, Refused
         }
         Err(error) => Err(error),
     };
-    let admission = again?;
-    admission
-        .reservation
-        .ok_or_else(|| Refused::Quota(Box::new(admission.decision)))
+    let Admission {
+        decision,
+        reservation,
+        ..
+    } = again?;
+    match reservation {
+        Some(reservation) => Ok((reservation, watched(&decision.violations))),
+        None => Err(Refused::Quota(Box::new(decision))),
+    }
 }
 
 async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError> {
     let now_ms = app.clock.now_ms();
-    let ttl_ms =
-        i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2);
     let new = NewReservation {
         id: intent.id,
         kind: ObjectKind::Container,
+        goes_with: None,
+        host_mounts: intent.host_mounts(),
         decision: DecisionId(new_id()),
         claim: intent.claim.clone(),
         origin: Origin::Gateway,
         idempotency: None,
         container_name: Some(intent.name.clone()),
         image: Some(intent.image.clone()),
-        expires_ms: now_ms + ttl_ms,
+        expires_ms: now_ms + ttl_ms(app),
         now_ms,
     };
     app.store.reserve(new).await
+}
+
+/// How long a reservation of the gateway's is kept without a commit, milliseconds.
+pub(super) fn ttl_ms(app: &App) -> i64 {
+    i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2)
 }
 
 /// Settles every active container of a user, within [`SETTLE_TIMEOUT`], but for the one whose lock the
@@ -260,15 +360,27 @@ pub(super) async fn settle_own(app: &App, user: &User, held: Option<&str>) {
     let _ = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
 }
 
+/// What is asked, and by whom.
+struct Asks<'a> {
+    request: &'a CreateRequest,
+    image: &'a ImageInspect,
+    project: Option<&'a str>,
+    os_user: Option<&'a OsUser>,
+}
+
 async fn judged(
     app: &App,
     user: &User,
     path: &Path,
-    request: &CreateRequest,
-    image: &ImageInspect,
-    project: Option<&str>,
+    asks: &Asks<'_>,
     id: ReservationId,
 ) -> Result<Judged, Refused> {
+    let Asks {
+        request,
+        image,
+        project,
+        os_user,
+    } = *asks;
     let facts = engine_facts(app).await?;
     let effective = path.effective_limits();
     let mut defaults = app.store.container_defaults(user.id)?;
@@ -282,6 +394,16 @@ async fn judged(
     let parent = caps::parent(&app.instance, team_id, user.id);
     let mut policy = Policy::new(facts.hierarchy.cgroup_parent(&parent));
     policy.storage_opt = facts.bounds_storage;
+    policy.fill_in = path.owner.level().mode == Mode::Enforce;
+    policy.mounts = MountPolicy {
+        volume_prefix: names::in_engine(&user.name, user.id, ""),
+        key: id.0.simple().to_string(),
+        stash: folders::as_text(&folders::stash(&app.config)),
+        writes_as: os_user.map(|os_user| (os_user.uid, os_user.gid)),
+        home: os_user
+            .and_then(folders::home)
+            .map(|home| folders::as_text(&home)),
+    };
     let instance = app.instance.as_str();
     policy.labels =
         names::reserved_labels(instance, id, user.id, team.map(|(_, name)| name), project);
@@ -294,39 +416,19 @@ async fn judged(
         health_interval_ns: image.config.healthcheck.interval,
     };
     let judged = judge(request, &policy, &image, &defaults)?;
-    // On cgroup v1 a container with more CPU than a level above it may use does not start.
-    let lowest = caps::desired(&app.instance, path)
-        .into_iter()
-        .filter_map(|(_, c)| c.cpu)
-        .min();
-    let lowest = lowest.map_or(app.capacity.cpu, |cap: MilliCpu| cap.min(app.capacity.cpu));
-    if path_allows_more(path) && judged.requested.cpu > lowest {
-        return Err(Refused::denied(
-            "policy",
-            format!(
-                "--cpus {} is more than one container can get here: at most {lowest}",
-                judged.requested.cpu
-            ),
-        ));
+    let most = caps::most_cpu(path, app.capacity.cpu);
+    if caps::admission_allows_more(path) && judged.requested.cpu > most {
+        return Err(Refused::too_much_cpu(judged.requested.cpu, most));
     }
     Ok(judged)
 }
 
-/// Whether admission could let a container through that the kernel's caps would not: only where a
-/// level promises more than it has, or does not refuse at all.
-fn path_allows_more(path: &Path) -> bool {
-    let owner = match &path.owner {
-        Owner::User(user) => user,
-        Owner::Team(place) => &place.team,
-    };
-    [&path.host, &path.system, owner].iter().any(|level| {
-        level.overcommit_permille > plimsoll_core::quota::OVERCOMMIT_NONE
-            || level.mode != plimsoll_core::quota::Mode::Enforce
-    })
-}
-
 /// The team a claim goes to: by label, by header, else the user's default; `-` is none.
-fn team_choice(app: &App, label: Option<&str>, headers: &HeaderMap) -> Result<TeamChoice, Refused> {
+pub(super) fn team_choice(
+    app: &App,
+    label: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<TeamChoice, Refused> {
     let header = header(headers, "x-plimsoll-team");
     match label.or(header.as_deref()).filter(|text| !text.is_empty()) {
         None => Ok(TeamChoice::Default),
@@ -343,7 +445,7 @@ fn team_choice(app: &App, label: Option<&str>, headers: &HeaderMap) -> Result<Te
     }
 }
 
-fn header(headers: &HeaderMap, name: &str) -> Option<String> {
+pub(super) fn header(headers: &HeaderMap, name: &str) -> Option<String> {
     headers
         .get(name)
         .and_then(|v| v.to_str().ok())

@@ -10,7 +10,7 @@ use super::answer::Body;
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{names, networks, resolve, stream, view};
+use super::{names, networks, resolve, stream};
 use crate::labels;
 use crate::state::App;
 
@@ -47,9 +47,6 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
     if only_others {
         kinds.push("container".to_owned());
     }
-    if !kinds.iter().any(|kind| kind == "network") {
-        view::only_mine(&mut filters, &call.app, &call.user);
-    }
     filters.insert("type".to_owned(), kinds);
     let query = QueryBuilder::new()
         .opt_str("since", since.as_deref())
@@ -66,11 +63,6 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
         let prefix = names::in_engine(&user.name, user.id, "");
         if event["Type"] == "network" {
             return networks::event(&app, &user, &prefix, event);
-        }
-        // Most are of others, which their label tells without a look into the ledger.
-        let owner = event["Actor"]["Attributes"][labels::USER].as_str();
-        if owner.is_none_or(|owner| owner != user.id.to_string()) {
-            return None;
         }
         let id = event["Actor"]["ID"].as_str()?.to_owned();
         let reservation = resolve::by_id(&app, &user, &id).ok().flatten();

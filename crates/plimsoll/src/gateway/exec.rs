@@ -14,7 +14,13 @@ pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>
     let owned = resolve::container(&call.app, &call.user, reference)?;
     call.query.finish()?;
     let body = answer::read_json(&call.headers, call.body)?;
-    let request = ExecRequest::parse(&body)?;
+    let mut request = ExecRequest::parse(&body)?;
+    if owned.reservation.host_mounts.iter().any(|m| m.as_owner) {
+        let path = format!("/containers/{}/json", owned.id);
+        let seen = upstream::get(&call.app, &path).await?;
+        let owner = seen["Config"]["User"].as_str();
+        request.run_as(owner.ok_or(Refused::EngineNonsense)?)?;
+    }
     let path = format!("/containers/{}/exec", owned.id);
     let made = upstream::post_json(&call.app, &path, request.body().to_string()).await;
     let made = made.map_err(|refused| {

@@ -36,7 +36,9 @@ impl Peer {
             return Self::Unknown;
         };
         let proc_root = Path::new("/proc");
-        // The pid could be taken over by another process between the two looks.
+        // The pid could be taken over by another process between the two looks. Between the connection
+        // and the first look it could, too: SO_PEERPIDFD (Linux 6.5) would end that, and has no safe
+        // binding in what this workspace depends on.
         let Ok(started) = peer::start_time(proc_root, pid) else {
             return Self::Unknown;
         };

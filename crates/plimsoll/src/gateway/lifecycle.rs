@@ -102,11 +102,20 @@ pub(super) async fn remove(mut call: Call, reference: &str) -> Result<Response<B
             "links between containers are not open here",
         ));
     }
-    let query = QueryBuilder::new()
-        .bool("v", volumes)
-        .bool("force", force)
-        .finish();
-    acted(call, owned, Method::DELETE, &query, Some(CALL_TIMEOUT)).await
+    let app = Arc::clone(&call.app);
+    let going = if volumes {
+        super::volumes::go_with(&app, &call.user, &owned).await?
+    } else {
+        Vec::new()
+    };
+    let query = QueryBuilder::new().bool("force", force).finish();
+    let removed = acted(call, owned, Method::DELETE, &query, Some(CALL_TIMEOUT)).await;
+    if removed.is_err() {
+        for (volume, before) in going {
+            app.store.goes_with(volume, before).await?;
+        }
+    }
+    removed
 }
 
 pub(super) async fn resize(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {

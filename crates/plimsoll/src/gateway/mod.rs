@@ -11,7 +11,8 @@ mod exec;
 mod identity;
 mod images;
 mod lifecycle;
-pub(crate) mod names;
+mod mounts;
+mod names;
 mod networks;
 mod refused;
 mod resolve;
@@ -22,15 +23,17 @@ mod system;
 mod update;
 mod upstream;
 mod view;
+mod volumes;
 
 use std::collections::HashMap;
 use std::convert::Infallible;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper::{Request, Response};
+use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
@@ -39,6 +42,7 @@ use tokio::task::JoinSet;
 use crate::state::App;
 use answer::Body;
 pub(crate) use identity::Peer;
+pub(crate) use names::of as engine_name;
 
 /// A head that takes longer than this is not coming. Also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -58,7 +62,8 @@ const LARGE_BODIES_MAX: usize = 4;
 /// How many uids are remembered before those without a connection are forgotten.
 const UIDS_KEPT: usize = 1024;
 
-/// Serves tenants on `listener` until `shutdown`, then lets requests under way end.
+/// Serves tenants on `listener` until `shutdown`. Requests that change something are finished then;
+/// streams, which may go on for as long as a container does, are cut.
 pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<Output = ()>) {
     let (over, ending) = tokio::sync::watch::channel(false);
     let mut connections = JoinSet::new();
@@ -89,19 +94,23 @@ pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve_connection(
-    app: Arc<App>,
-    stream: UnixStream,
-    place: Place,
-    mut ending: tokio::sync::watch::Receiver<bool>,
-) {
+async fn serve_connection(app: Arc<App>, stream: UnixStream, place: Place, mut ending: Ending) {
     let peer = Peer::of(&stream);
     let place = Arc::new(place);
+    let end = ending.clone();
     let service = service_fn(move |request: Request<Incoming>| {
         let app = Arc::clone(&app);
         let (peer, place) = (peer.clone(), Arc::clone(&place));
+        let mut end = end.clone();
         async move {
-            let response = route::answer(&app, &peer, &place, request).await;
+            let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
+            let answer = route::answer(&app, &peer, &place, request);
+            // What changes something is finished; who only looks can look again at the next server.
+            let response = tokio::select! {
+                response = answer => response,
+                () = is_over(&mut end), if only_looks => answer::status(StatusCode::SERVICE_UNAVAILABLE),
+            };
+            let response = response.map(|body| stream::until(body, end));
             Ok::<Response<Body>, Infallible>(response)
         }
     });
@@ -114,7 +123,7 @@ async fn serve_connection(
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
-        () = async { let _ = ending.wait_for(|over| *over).await; } => {
+        () = is_over(&mut ending) => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }
@@ -123,6 +132,14 @@ async fn serve_connection(
         // Clients go away in the middle of things all the time.
         tracing::debug!(%error, "a tenant's connection ended early");
     }
+}
+
+/// True once the server is to end.
+type Ending = tokio::sync::watch::Receiver<bool>;
+
+/// Resolves when the server is to end.
+async fn is_over(ending: &mut Ending) {
+    let _ = ending.wait_for(|over| *over).await;
 }
 
 /// Answers one connection too many, once its request has begun to arrive: an answer before it, or a

@@ -10,12 +10,12 @@ use serde_json::Value;
 use crate::labels;
 
 /// The engine's name for a tenant's container or network.
-pub(crate) fn in_engine(user_name: &str, user: UserId, name: &str) -> String {
+pub(super) fn in_engine(user_name: &str, user: UserId, name: &str) -> String {
     let hex = user.hex();
     format!("{user_name}.{}.{name}", &hex[hex.len() - 12..])
 }
 
-/// The engine's name of what a reservation is for.
+/// The engine's name of the object a reservation is for.
 pub(crate) fn of(reservation: &Reservation) -> String {
     let name = reservation.container_name.as_deref().unwrap_or_default();
     in_engine(&reservation.user_name, reservation.user, name)

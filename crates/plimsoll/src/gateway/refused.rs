@@ -2,6 +2,7 @@
 
 use http::{Response, StatusCode};
 use plimsoll_core::dimension::Dimension;
+use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::EngineError;
 use plimsoll_host::request::refusal::{BadRequest, Refusal};
 use plimsoll_store::{Decision, StoreError};
@@ -45,6 +46,13 @@ impl Refused {
             code,
             message: message.into(),
         }
+    }
+
+    /// More CPU than the kernel would let one container have, whatever was promised.
+    pub(super) fn too_much_cpu(asked: MilliCpu, most: MilliCpu) -> Self {
+        let message =
+            format!("--cpus {asked} is more than one container can get here: at most {most}");
+        Self::denied("policy", message)
     }
 
     /// The answer for a container that is not there or not the caller's.

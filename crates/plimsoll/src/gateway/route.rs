@@ -16,7 +16,7 @@ use super::answer::{self, Body};
 use super::identity::{self, Peer};
 use super::refused::Refused;
 use super::{
-    create, events, exec, images, lifecycle, networks, start, stream, system, update, view,
+    create, events, exec, images, lifecycle, networks, start, stream, system, update, view, volumes,
 };
 use crate::engine_facts::engine_facts;
 use crate::state::App;
@@ -162,7 +162,11 @@ async fn dispatch(
         ["networks", id, "disconnect"] if post => networks::disconnect(call, id).await,
 
         // Tenants have none of these, and `docker inspect NAME` asks for each kind in turn.
-        ["volumes", name] if get => Err(Refused::NotFound(format!("get {name}: no such volume"))),
+        ["volumes"] if get => volumes::list(call).await,
+        ["volumes", "create"] if post => volumes::create(call).await,
+        ["volumes", "prune"] if post => volumes::prune(call).await,
+        ["volumes", name] if get => volumes::inspect(call, name).await,
+        ["volumes", name] if delete => volumes::delete(call, name).await,
         ["plugins", name, "json"] if get => {
             Err(Refused::NotFound(format!("plugin \"{name}\" not found")))
         }
@@ -177,7 +181,6 @@ fn closed(method: &Method, parts: &[&str]) -> Refused {
             "build images where you may, and ask an administrator to load them"
         }
         ["images", ..] => "ask an administrator to bring the image onto this host",
-        ["volumes", ..] => "run containers without named volumes",
         [
             "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" | "plugins",
             ..,

@@ -4,18 +4,21 @@
 use std::time::Duration;
 
 use http::{Method, Response};
+use plimsoll_core::Dimension;
+use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::{EngineBody, empty};
 use plimsoll_host::request::query::QueryBuilder;
-use plimsoll_store::User;
+use plimsoll_store::{Reservation, User};
 
 use super::answer::{self, Body};
-use super::create::settle_own;
+use super::create::{refused_mount, settle_own};
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
 use super::{lifecycle, names, networks};
 use crate::caps;
 use crate::engine_facts::engine_facts;
+use crate::folders;
 use crate::settle::settle_locked;
 use crate::state::App;
 use crate::tasks::in_full;
@@ -58,8 +61,10 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
         // Held from the admission until the engine has answered and the ledger has followed: whoever
         // settled the container in between would free what it was admitted for.
         let _held = app.container_locks.lock(&owned.id).await;
-        admit(&app, &user, &owned).await?;
-        assert_caps(&app, &owned).await?;
+        if let Err(refused) = prepared(&app, &user, &owned).await {
+            take_back(&app, &owned).await;
+            return Err(refused);
+        }
         let path = format!("/containers/{}/{verb}", owned.id);
         let mut answered = asked(&app, &path).await;
         if let Err(refused) = &answered
@@ -95,13 +100,42 @@ async fn asked(app: &App, path: &str) -> Result<Response<EngineBody>, Refused> {
     answer::accepted(sent).await
 }
 
+/// Everything that must hold before the engine is asked.
+async fn prepared(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
+    admit(app, user, owned).await?;
+    assert_caps(app, owned).await?;
+    let mounted = folders::mount_again(app, &owned.reservation).await;
+    mounted.map_err(refused_mount)
+}
+
+/// Takes back what a start was admitted for that is not asked of the engine. It ends a container that
+/// was to be removed at its end, as a start that the engine fails does: `docker run --rm` waits for it.
+async fn take_back(app: &App, owned: &Owned) {
+    if let Ok(Some(seen)) = app.engine.inspect(&owned.id).await
+        && seen.host_config.auto_remove
+        && seen.state.status == "created"
+        && let Err(error) = app.engine.remove(&owned.id, false).await
+    {
+        tracing::warn!(
+            container = owned.id,
+            error = in_full(&error),
+            "an unstarted container is left"
+        );
+    }
+    if let Err(error) = settle_locked(app, &owned.id).await {
+        tracing::debug!(error = in_full(&error), "left to the reconciler");
+        app.wake.reconcile.notify_one();
+    }
+}
+
 /// Settles the container and asks for its runtime dimensions, twice before it is refused. The caller
 /// holds the container's lock.
 async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
     let settled = settle_locked(app, &owned.id).await?;
-    if settled.is_none_or(|r| r.state.is_final()) {
+    let Some(reservation) = settled.filter(|r| !r.state.is_final()) else {
         return Err(Refused::no_container(&names::shown(&owned.reservation)));
-    }
+    };
+    check_cpu(app, &reservation)?;
     let start = || {
         let deed = app.deed();
         app.store.start(owned.reservation.id, deed)
@@ -117,11 +151,30 @@ async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
     }
 }
 
+/// Refuses what the kernel would refuse: limits may have been lowered since the container was made, and
+/// a level that promises more than it has still admits it.
+fn check_cpu(app: &App, reservation: &Reservation) -> Result<(), Refused> {
+    let path = app.store.path_of(reservation)?;
+    let cpu = MilliCpu(reservation.claim.get(Dimension::Cpu));
+    let most = caps::most_cpu(&path, app.capacity.cpu);
+    if cpu <= most || !caps::admission_allows_more(&path) {
+        return Ok(());
+    }
+    let name = names::shown(reservation);
+    Err(Refused::denied(
+        "policy",
+        format!(
+            "{name} has --cpus {cpu}, more than one container can get here now: at most {most}\n  \
+             to fit: docker update --cpus {most} {name}"
+        ),
+    ))
+}
+
 /// Makes the caps above the container so. The engine makes missing parents without any.
 async fn assert_caps(app: &App, owned: &Owned) -> Result<(), Refused> {
     let facts = engine_facts(app).await?;
     let path = app.store.path_of(&owned.reservation)?;
-    let tree = caps::desired(&app.instance, &path);
+    let tree = caps::tree(&caps::levels(&app.instance, &path));
     let hierarchy = facts.hierarchy.clone();
     let outcomes = tokio::task::spawn_blocking(move || hierarchy.apply_tree(&tree))
         .await

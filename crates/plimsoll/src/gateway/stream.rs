@@ -9,7 +9,7 @@ use futures_util::stream;
 use http::header::{CONNECTION, CONTENT_TYPE, HeaderValue, UPGRADE};
 use http::{HeaderMap, Method, Response, StatusCode};
 use http_body_util::{BodyExt, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use plimsoll_host::engine::{BoxError, EngineBody, Upgrade, empty, full};
@@ -19,11 +19,11 @@ use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 
-use super::Place;
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::resolve;
 use super::route::Call;
+use super::{Ending, Place, is_over};
 use crate::state::App;
 
 /// Bytes of input passed on at a time.
@@ -165,6 +165,23 @@ async fn input(mut client: OwnedReadHalf, typed: Bytes, engine: impl AsyncWrite 
             _ => return,
         }
     }
+}
+
+/// A body that breaks off when the server is to end, unless its length is known: what is sent for as
+/// long as there is something to send must not hold the server up, nor look complete.
+pub(super) fn until(body: Body, ending: Ending) -> Body {
+    if body.size_hint().exact().is_some() {
+        return body;
+    }
+    let frames = stream::unfold((body, ending), |(mut body, mut ending)| async move {
+        let frame = tokio::select! {
+            biased;
+            () = is_over(&mut ending) => Err("the server is ending".into()),
+            frame = body.frame() => frame?,
+        };
+        Some((frame, (body, ending)))
+    });
+    StreamBody::new(frames).boxed_unsync()
 }
 
 /// Passes the engine's JSON objects on as they come, one a line, each through `show`; what it does not

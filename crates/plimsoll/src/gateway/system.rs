@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use http::{Method, Response, StatusCode};
 use plimsoll_core::Dimension;
+use plimsoll_host::request::query::{Filters, QueryBuilder};
 use plimsoll_store::TeamChoice;
 use serde_json::{Value, json};
 
@@ -11,6 +12,7 @@ use super::answer::{self, Body};
 use super::refused::Refused;
 use super::resolve;
 use super::route::Call;
+use super::view;
 use crate::engine_facts::engine_facts;
 use crate::state::App;
 
@@ -64,13 +66,12 @@ pub(super) async fn info(call: Call) -> Result<Response<Body>, Refused> {
     let app = &call.app;
     let info = app.engine.info().await?;
     let own = resolve::all(app, &call.user).await?;
-    let label = format!("{}={}", crate::labels::USER, call.user.id);
-    let listed = app.engine.list(true, &[&label]).await?;
+    let query = QueryBuilder::new().bool("all", true);
+    let listed = view::listed(app, &own, query, Filters::new()).await?;
     let count = |state: &str| {
-        listed
-            .iter()
-            .filter(|c| own.contains_key(c.id.as_str()) && c.state == state)
-            .count()
+        let is_own = |c: &&Value| c["Id"].as_str().is_some_and(|id| own.contains_key(id));
+        let there = listed.iter().filter(is_own);
+        there.filter(|c| c["State"] == state).count()
     };
     let (running, paused) = (count("running"), count("paused"));
     let path = app

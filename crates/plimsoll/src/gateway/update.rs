@@ -2,9 +2,11 @@
 //! admitted, and every value sent explicitly, under the container's lock.
 
 use http::{Response, StatusCode};
+use plimsoll_core::remedy::watched;
 use plimsoll_core::{Dimension, State};
 use plimsoll_host::request::RestartName;
 use plimsoll_host::request::update::{CurrentResources, UpdateRequest, resulting};
+use plimsoll_store::Actor;
 use serde_json::json;
 
 use super::answer::{self, Body};
@@ -13,6 +15,7 @@ use super::refused::Refused;
 use super::resolve;
 use super::route::Call;
 use super::upstream;
+use crate::caps;
 use crate::settle::settle_locked;
 
 pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
@@ -39,9 +42,20 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
                 "a restart policy is a claim to run: start the container first, then set --restart",
             ));
         }
+        let path = app.store.path_of(&reservation)?;
+        let most = caps::most_cpu(&path, app.capacity.cpu);
+        if let Some(cpu) = request.asked.cpu.filter(|cpu| *cpu > most)
+            && current.cpu.is_none_or(|now| cpu > now)
+            && caps::admission_allows_more(&path)
+        {
+            return Err(Refused::too_much_cpu(cpu, most));
+        }
         let mut claim = reservation.claim;
         for d in [Dimension::Cpu, Dimension::Memory, Dimension::Pids] {
-            claim[d] = updated.after.get(d);
+            // A container without a limit stays charged as it was.
+            if updated.after.get(d) > 0 {
+                claim[d] = updated.after.get(d);
+            }
         }
         let deed = app.deed();
         let mut admission = app.store.resize(reservation.id, claim, deed).await?;
@@ -60,7 +74,20 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
         };
         // Whatever the engine made of it is what is charged.
         settle_locked(&app, &owned.id).await?;
+        if answered.is_ok() && request.asked.cpu.is_some() && reservation.clamp.is_some() {
+            // What its owner chose now is what it was meant to have.
+            let actor = Actor {
+                name: format!("user:{}", user.name),
+                at_ms: app.clock.now_ms(),
+                reason: None,
+            };
+            let now = updated.resources.cpu.unwrap_or_default();
+            app.store
+                .set_clamp(reservation.id, None, now, actor)
+                .await?;
+        }
         let mut warnings = updated.warnings;
+        warnings.extend(watched(&admission.decision.violations));
         let theirs = answered?;
         let theirs = theirs["Warnings"].as_array().into_iter().flatten();
         warnings.extend(theirs.filter_map(|w| w.as_str()).map(str::to_owned));

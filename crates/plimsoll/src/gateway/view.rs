@@ -1,17 +1,18 @@
 //! Looking at own containers: list, inspect, top, logs, stats. Names, images and labels are shown as
 //! their owner knows them.
 
+use std::collections::HashMap;
+
 use http::{Response, StatusCode};
 use plimsoll_host::request::query::{Filters, QueryBuilder};
-use plimsoll_store::{Reservation, User};
+use plimsoll_store::Reservation;
 use serde_json::{Value, json};
 
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{names, networks, resolve, stream};
-use crate::labels;
+use super::{mounts, names, networks, resolve, stream};
 use crate::state::App;
 
 /// Filters of a list that mean the same for a tenant as for the engine.
@@ -41,19 +42,12 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     for value in filters.get_mut("network").into_iter().flatten() {
         *value = networks::filter_value(&call.app, &call.user, value)?;
     }
-    only_mine(&mut filters, &call.app, &call.user);
+    let shown_networks = networks::Shown::to(&call.app, &call.user).await?;
+    let own = resolve::all(&call.app, &call.user).await?;
     let query = QueryBuilder::new()
         .bool("all", all || last.is_some())
-        .bool("size", size)
-        .filters(&filters)
-        .finish();
-    let path = format!("/containers/json{query}");
-    let listed = upstream::get(&call.app, &path).await?;
-    let own = resolve::all(&call.app, &call.user).await?;
-    let Value::Array(listed) = listed else {
-        return Err(Refused::EngineNonsense);
-    };
-    let shown_networks = networks::Shown::to(&call.app, &call.user).await?;
+        .bool("size", size);
+    let listed = listed(&call.app, &own, query, filters).await?;
     let mut shown = Vec::new();
     for mut container in listed {
         let Some(reservation) = container["Id"].as_str().and_then(|id| own.get(id)) else {
@@ -72,6 +66,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
         }
         names::clean_labels(&mut container["Labels"]);
         shown_networks.container(&mut container);
+        mounts::show(&mut container, reservation);
         shown.push(container);
         if last.is_some_and(|last| shown.len() as i64 >= last) {
             break;
@@ -80,11 +75,28 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     Ok(answer::json(StatusCode::OK, &shown))
 }
 
-/// Narrows what the engine sends to what can be the caller's; the ledger decides.
-pub(super) fn only_mine(filters: &mut Filters, app: &App, user: &User) {
-    let label = filters.entry("label".to_owned()).or_default();
-    label.push(format!("{}={}", labels::INSTANCE, app.instance.as_str()));
-    label.push(format!("{}={}", labels::USER, user.id));
+/// More containers than this are not asked for one by one: their ids would not fit into a request.
+const ASKED_BY_ID: usize = 500;
+
+/// What the engine lists of `own` under these filters, and perhaps more. Whose a container is says the
+/// ledger, not a label: a container that was there before has none.
+pub(super) async fn listed(
+    app: &App,
+    own: &HashMap<String, Reservation>,
+    query: QueryBuilder,
+    mut filters: Filters,
+) -> Result<Vec<Value>, Refused> {
+    if own.is_empty() {
+        return Ok(Vec::new());
+    }
+    if own.len() <= ASKED_BY_ID {
+        filters.insert("id".to_owned(), own.keys().cloned().collect());
+    }
+    let path = format!("/containers/json{}", query.filters(&filters).finish());
+    match upstream::get(app, &path).await? {
+        Value::Array(listed) => Ok(listed),
+        _ => Err(Refused::EngineNonsense),
+    }
 }
 
 /// Whether a name fits a filter: contained in it, or anchored with `^` and `$` as clients do.
@@ -130,6 +142,7 @@ fn show(seen: &mut Value, reservation: &Reservation) {
         seen["Config"]["Image"] = json!(image);
     }
     names::clean_labels(&mut seen["Config"]["Labels"]);
+    mounts::show(seen, reservation);
     seen["HostConfig"]["CgroupParent"] = json!("");
     for path in ["LogPath", "HostnamePath", "HostsPath", "ResolvConfPath"] {
         if seen.get(path).is_some() {
@@ -242,10 +255,13 @@ mod tests {
             container: None,
             container_name: Some("web".into()),
             image: Some("busybox".into()),
+            clamp: None,
             expires_ms: None,
             created_ms: 0,
             changed_ms: 0,
             started_ms: None,
+            goes_with: None,
+            host_mounts: Vec::new(),
         };
         show(&mut seen, &reservation);
         let text = seen.to_string();

@@ -6,6 +6,8 @@ pub mod collect;
 pub mod events;
 pub mod networks;
 pub mod reconcile;
+pub mod retain;
+pub mod volumes;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

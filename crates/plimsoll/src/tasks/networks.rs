@@ -7,7 +7,7 @@ use plimsoll_host::engine::Network;
 use plimsoll_store::{ObjectKind, Origin, Reservation, ReservationFilter, StoreError};
 use tokio::sync::OwnedMutexGuard;
 
-use crate::gateway::names;
+use crate::gateway::engine_name;
 use crate::labels;
 use crate::settle::SettleError;
 use crate::state::App;
@@ -31,13 +31,12 @@ pub async fn settle(app: &App, row: &Reservation) -> Result<Reservation, SettleE
         });
     }
     // It was made under this name with this key, or not at all: nobody else makes it meanwhile.
-    let seen = app.engine.network(&names::of(row)).await?;
-    let ours = seen.filter(|n| n.name == names::of(row) && key(n) == Some(row.id));
+    let seen = app.engine.network(&engine_name(row)).await?;
+    let ours = seen.filter(|n| n.name == engine_name(row) && key(n) == Some(row.id));
     Ok(match ours {
         Some(network) => {
-            let lease = app.lease.clone();
             app.store
-                .bound(row.id, network.id, State::Active, lease, now_ms)
+                .bound(row.id, network.id, State::Active, now_ms)
                 .await?
         }
         None => app.store.void(row.id, now_ms).await?,

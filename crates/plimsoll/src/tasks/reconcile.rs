@@ -12,6 +12,7 @@ use plimsoll_host::engine::ContainerSummary;
 use plimsoll_store::{Actor, Origin, Reservation, ReservationFilter, StoreError};
 
 use crate::engine_facts::engine_facts;
+use crate::folders;
 use crate::labels;
 use crate::settle::settle;
 use crate::state::App;
@@ -29,6 +30,10 @@ pub struct Mended {
     pub settled: usize,
     /// Containers that were created, but whose commit was lost.
     pub bound: usize,
+    /// Volumes whose rows followed the engine, or that went with their container.
+    pub volumes: usize,
+    /// Containers whose folders of the host were mounted or taken away.
+    pub mounts: usize,
     /// Reservations whose container never came.
     pub voided: usize,
     /// Users and teams that finished draining.
@@ -41,13 +46,24 @@ pub struct Mended {
 /// In words, when the engine or the ledger cannot be asked.
 pub async fn run(app: Arc<App>) -> Result<String, String> {
     let mended = reconcile(&app).await?;
-    let changes = mended.settled + mended.bound + mended.voided + mended.drained;
+    let changes = mended.settled
+        + mended.bound
+        + mended.volumes
+        + mended.mounts
+        + mended.voided
+        + mended.drained;
     if changes > 0 {
         tracing::info!(?mended, "mended the ledger");
     }
     Ok(format!(
-        "compared {} containers: {} settled, {} bound late, {} voided, {} drained",
-        mended.compared, mended.settled, mended.bound, mended.voided, mended.drained
+        "compared {} containers: {} settled, {} bound late, {} voided, {} drained; {} volumes, {} mounts",
+        mended.compared,
+        mended.settled,
+        mended.bound,
+        mended.voided,
+        mended.drained,
+        mended.volumes,
+        mended.mounts
     ))
 }
 
@@ -103,6 +119,8 @@ async fn reconcile(app: &App) -> Result<Mended, String> {
         mended.bound += usize::from(bind(app, container).await?);
     }
     mended.settled += networks::reconcile(app).await?;
+    mended.volumes = super::volumes::reconcile(app, began_ms).await?;
+    mended.mounts = folders::reconcile(app, began_ms).await?;
     let actor = Actor {
         name: "system".into(),
         at_ms: app.clock.now_ms(),
@@ -166,13 +184,7 @@ async fn bind(app: &App, container: &ContainerSummary) -> Result<bool, String> {
         }
         let bound = app
             .store
-            .bound(
-                id,
-                id_text.clone(),
-                State::Active,
-                app.lease.clone(),
-                app.clock.now_ms(),
-            )
+            .bound(id, id_text.clone(), State::Active, app.clock.now_ms())
             .await;
         match bound {
             Ok(_) => {}

@@ -102,6 +102,14 @@ async fn a_member_has_an_allotment_and_the_team_the_sum() {
     let quota = site.get("/api/quotas/team/ml").await;
     let ada = &quota["members"][0];
     assert_eq!(
+        (
+            &ada["allotment"]["maxCpuCores"],
+            &ada["allotment"]["maxPids"]
+        ),
+        (&json!(1.0), &quota["members"][1]["allotment"]["maxPids"]),
+        "what is not named is a copy of her own quota, too"
+    );
+    assert_eq!(
         (&ada["user"], &ada["allotment"]["maxMemoryGB"]),
         (&json!("ada"), &json!(4.0))
     );

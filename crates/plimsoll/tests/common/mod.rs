@@ -112,6 +112,15 @@ impl Server {
         self.process.wait().unwrap();
     }
 
+    /// Ends the process as a service manager does; returns how long it took.
+    pub fn terminate(&mut self) -> Duration {
+        let pid = self.process.id().to_string();
+        let began = Instant::now();
+        assert!(Command::new("kill").arg(pid).status().unwrap().success());
+        assert!(self.process.wait().unwrap().success());
+        began.elapsed()
+    }
+
     pub fn restart(&mut self) {
         self.process = spawn(self.dir.path(), &self.instance, &self.engine, &self.extra);
         self.wait_ready();
@@ -222,6 +231,13 @@ impl Drop for Server {
                 self.docker(&["network", "rm", id]);
             }
         }
+        if !self.engine.contains("nonexistent") {
+            let listed = self.docker(&["volume", "ls", "-q", "--filter", &label]);
+            let names = String::from_utf8_lossy(&listed.stdout).into_owned();
+            for name in names.split_whitespace() {
+                self.docker(&["volume", "rm", name]);
+            }
+        }
         let _ = Command::new("kill")
             .arg(self.process.id().to_string())
             .status();
@@ -231,7 +247,24 @@ impl Drop for Server {
             eprintln!("--- the server's log\n{log}");
         }
         remove_cgroups(&self.instance);
+        clear_mounts(&Path::new("/run/plimsoll-mounts").join(&self.instance));
     }
+}
+
+/// Mounts that outlive their server. Never a recursive removal: what is mounted there is somebody's.
+fn clear_mounts(dir: &Path) {
+    for container in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        for mount in std::fs::read_dir(container.path())
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = Command::new("umount").arg("-l").arg(mount.path()).output();
+            let _ = std::fs::remove_dir(mount.path());
+        }
+        let _ = std::fs::remove_dir(container.path());
+    }
+    let _ = std::fs::remove_dir(dir);
 }
 
 fn spawn(dir: &Path, instance: &str, engine: &str, extra: &[String]) -> Child {

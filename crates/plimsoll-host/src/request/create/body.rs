@@ -104,6 +104,8 @@ pub(super) struct HostConfig {
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) tmpfs: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "is_zero")]
+    pub(super) mounts: Vec<Value>,
+    #[serde(skip_serializing_if = "is_zero")]
     pub(super) storage_opt: BTreeMap<String, String>,
     pub(super) log_config: LogConfig,
     pub(super) restart_policy: RestartPolicy,

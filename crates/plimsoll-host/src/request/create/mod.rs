@@ -7,6 +7,7 @@
 
 mod body;
 mod gpu;
+mod mounts;
 mod network;
 mod parse;
 mod ports;
@@ -25,9 +26,12 @@ use super::limits::{Asked, Requested, RestartName, RestartPolicy, memory_swap};
 use super::refusal::Refusal;
 use body::{Config, HostConfig};
 pub use gpu::{GpuAsk, GpuRequest};
+pub use mounts::{
+    HostUse, MountPolicy, VolumeRequest, VolumeSettings, VolumeUse, is_anonymous, stash_index,
+};
 pub use network::{Attachment, Endpoint, Link, NetworkAsk, NetworkMode};
 pub use ports::{PortPairs, PortRange, PortsAsked, PortsGiven};
-use storage::{LogAsked, Tmpfs};
+use storage::LogAsked;
 
 /// Labels that start so are Plimsoll's, in any letter case.
 pub const RESERVED_LABELS: &str = "plimsoll.";
@@ -39,6 +43,9 @@ pub struct Policy {
     pub swap: bool,
     /// The engine can bound a writable layer (`StorageOpt.size`).
     pub storage_opt: bool,
+    /// What the tenant does not name is filled in. Where a quota only watches it is charged all the
+    /// same, and the container runs as the engine would have it.
+    pub fill_in: bool,
     /// GPUs on this host.
     pub gpus_available: u64,
     /// The runtime the engine uses by itself; naming it is not a request.
@@ -47,6 +54,8 @@ pub struct Policy {
     pub cgroup_parent: String,
     /// The reserved labels the container gets: owner, team, project, reservation key.
     pub labels: BTreeMap<String, String>,
+    /// What its mounts are called and whose rights they have.
+    pub mounts: MountPolicy,
 }
 
 impl Policy {
@@ -56,10 +65,12 @@ impl Policy {
         Self {
             swap: false,
             storage_opt: false,
+            fill_in: true,
             gpus_available: 0,
             default_runtime: "runc".to_owned(),
             cgroup_parent: cgroup_parent.into(),
             labels: BTreeMap::new(),
+            mounts: MountPolicy::default(),
         }
     }
 }
@@ -107,7 +118,7 @@ pub struct CreateRequest {
     cgroup_parent: String,
     swappiness: Option<i64>,
     shm: Option<u64>,
-    tmpfs: BTreeMap<String, Tmpfs>,
+    mounts: mounts::Asked,
     storage: Option<u64>,
     log: LogAsked,
     gpus: Option<GpuRequest>,
@@ -142,11 +153,21 @@ pub struct Judged {
     pub network: NetworkAsk,
     /// The ports it wants to publish. The body has none until [`Judged::publish`].
     pub ports: PortsAsked,
-    /// Paths that become anonymous volumes because the image says so.
-    pub anonymous_volumes: Vec<String>,
+    /// Volumes that must be there before the engine creates the container.
+    pub volumes: Vec<VolumeUse>,
+    /// Folders of the host that must be mounted for it by then.
+    pub host_mounts: Vec<HostUse>,
+    /// The container runs with its owner's uid and gid.
+    pub as_owner: bool,
 }
 
 impl CreateRequest {
+    /// Whether it mounts anything of the host.
+    #[must_use]
+    pub fn mounts_host(&self) -> bool {
+        self.mounts.of_host()
+    }
+
     /// Decodes a body.
     ///
     /// # Errors
@@ -194,7 +215,7 @@ pub fn judge(
     }
 
     let mut requested = numbers(request, policy, defaults, &mut warnings)?;
-    let temp = storage::temp(request, defaults)?;
+    let temp = storage::temp(request, policy, defaults)?;
     requested.temp_storage = temp.total;
     let layer = storage::layer(request.storage, policy, defaults)?;
     let log = request.log.complete(defaults);
@@ -205,6 +226,12 @@ pub fn judge(
     config.env = env;
     warnings.extend(env_warning);
     rules::slow_health_checks(&mut config, image);
+    let mounted = mounts::mounted(request, &policy.mounts, image)?;
+    let as_owner = mounted.as_owner(&policy.mounts);
+    if as_owner {
+        run_as_owner(&mut config, &mut host, &policy.mounts, &mut warnings)?;
+    }
+    host.mounts.clone_from(&mounted.body);
     config.image.clone_from(&image.id);
     config.labels = labels(request, policy, image, &mut warnings);
 
@@ -213,16 +240,25 @@ pub fn judge(
     host.cgroupns_mode = "private";
     host.restart_policy = request.restart;
     host.auto_remove = request.auto_remove;
-    host.log_config = log.body();
+    host.log_config = if policy.fill_in {
+        log.body()
+    } else {
+        request.log.body()
+    };
     host.shm_size = temp.shm;
     host.tmpfs = temp.tmpfs;
     host.storage_opt = layer.option;
-    host.nano_cpus = requested.cpu.nano();
-    host.memory = requested.memory.0;
-    host.memory_swap = requested.memory_swap.0;
+    // Zero is "no limit" to the engine.
+    let given = |asked: bool, amount: u64| {
+        if asked || policy.fill_in { amount } else { 0 }
+    };
+    let asked = request.asked;
+    host.nano_cpus = given(asked.cpu.is_some(), requested.cpu.nano());
+    host.memory = given(asked.memory.is_some(), requested.memory.0);
+    host.memory_swap = given(asked.memory.is_some(), requested.memory_swap.0);
     host.memory_reservation = requested.memory_reservation.0;
     host.cpu_shares = requested.cpu_shares;
-    host.pids_limit = requested.pids;
+    host.pids_limit = given(asked.pids.is_some(), requested.pids);
     host.device_requests = request
         .gpus
         .iter()
@@ -249,8 +285,51 @@ pub fn judge(
         gpus: request.gpus.clone(),
         network: request.network.clone(),
         ports,
-        anonymous_volumes: image.volumes.clone(),
+        volumes: mounted.volumes,
+        host_mounts: mounted.host,
+        as_owner,
     })
+}
+
+/// Who writes to the host does it with the owner's rights alone: with their uid and gid, and without a
+/// way to others.
+fn run_as_owner(
+    config: &mut Config,
+    host: &mut HostConfig,
+    mounts: &MountPolicy,
+    warnings: &mut Vec<String>,
+) -> Result<(), Refusal> {
+    let Some((uid, gid)) = mounts.writes_as else {
+        return Ok(());
+    };
+    let owner = format!("{uid}:{gid}");
+    if config.user.is_empty() {
+        warnings.push(format!(
+            "plimsoll: runs as {owner}, your uid and gid, because it can write to the host; mount \
+             folders of your home read-only (:ro) to run as the image does"
+        ));
+    } else if config.user != owner && config.user != uid.to_string() {
+        return Err(Refusal::policy(
+            "User",
+            format!(
+                "--user {} with a writable folder of the host",
+                super::json::short(&config.user)
+            ),
+            "its files would be written with rights that are not yours",
+            format!("use --user {owner}, or mount the folder read-only (:ro)"),
+        ));
+    }
+    if !host.group_add.is_empty() {
+        return Err(Refusal::policy(
+            "HostConfig.GroupAdd",
+            "--group-add with a writable folder of the host",
+            "its files would be written with rights that are not yours",
+            "leave the option out, or mount the folder read-only (:ro)",
+        ));
+    }
+    config.user = owner;
+    host.security_opt = vec!["no-new-privileges"];
+    Ok(())
 }
 
 impl Judged {
@@ -289,9 +368,14 @@ fn numbers(
     warnings: &mut Vec<String>,
 ) -> Result<Requested, Refusal> {
     let asked = request.asked;
+    let how = if policy.fill_in {
+        "running with"
+    } else {
+        "running without one, charged as"
+    };
     let cpu = asked.cpu.unwrap_or_else(|| {
         warnings.push(format!(
-            "plimsoll: no CPU limit given, running with {} cores; choose with --cpus",
+            "plimsoll: no CPU limit given, {how} {} cores; choose with --cpus",
             defaults.cpu
         ));
         defaults.cpu
@@ -304,14 +388,14 @@ fn numbers(
     }
     let memory = asked.memory.unwrap_or_else(|| {
         warnings.push(format!(
-            "plimsoll: no memory limit given, running with {}; choose with --memory",
+            "plimsoll: no memory limit given, {how} {}; choose with --memory",
             defaults.memory
         ));
         defaults.memory
     });
     let memory_swap = memory_swap(asked.memory_swap, memory, policy.swap, warnings)?;
     let reservation = asked.memory_reservation.unwrap_or_default();
-    if reservation > memory {
+    if reservation > memory && (asked.memory.is_some() || policy.fill_in) {
         return Err(Refusal::bad(
             "HostConfig.MemoryReservation",
             format!("must not be above the memory limit of {memory}"),
@@ -319,7 +403,7 @@ fn numbers(
     }
     let pids = asked.pids.unwrap_or_else(|| {
         warnings.push(format!(
-            "plimsoll: no process limit given, running with {}; choose with --pids-limit",
+            "plimsoll: no process limit given, {how} {}; choose with --pids-limit",
             defaults.pids
         ));
         defaults.pids

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::body::{Config, HostConfig};
 use super::gpu::GpuRequest;
 use super::storage::{self, LogAsked};
-use super::{CreateRequest, is_reserved, network, ports, rules};
+use super::{CreateRequest, is_reserved, mounts, network, ports, rules};
 use crate::request::json::{self, Fields, short};
 use crate::request::limits::{Asked, RestartName, RestartPolicy, amount};
 use crate::request::refusal::Refusal;
@@ -258,11 +258,7 @@ pub(super) fn parse(body: &[u8]) -> Result<CreateRequest, Refusal> {
             "leave the option out",
         ));
     }
-    if let Some(volumes) = top.set("Volumes")?
-        && !volumes.is_empty()
-    {
-        return Err(storage::no_mounts("Volumes", "a volume"));
-    }
+    let declared = top.set("Volumes")?.unwrap_or_default();
     let image = top.str("Image")?.unwrap_or_default();
     if image.is_empty() || image.len() > 1024 || !image.bytes().all(|b| b.is_ascii_graphic()) {
         return Err(Refusal::bad("Image", "must name an image"));
@@ -381,7 +377,7 @@ pub(super) fn parse(body: &[u8]) -> Result<CreateRequest, Refusal> {
         cgroup_parent: fields.str("CgroupParent")?.unwrap_or_default(),
         swappiness,
         shm: amount(&mut fields, "ShmSize", AMOUNT_MAX)?,
-        tmpfs: storage::take_tmpfs(&mut fields)?,
+        mounts: mounts::take(&declared, &mut fields)?,
         storage: storage::take_layer(&mut fields)?,
         log: LogAsked::take(&mut fields)?,
         gpus: GpuRequest::take(&mut fields)?,
@@ -412,12 +408,6 @@ fn deny(fields: &mut Fields) -> Result<(), Refusal> {
             ));
         }
     }
-    if fields.take("Binds").is_some_and(|json| !json.is_zero()) {
-        return Err(storage::no_mounts(
-            &fields.name("Binds"),
-            "--volume with a host path or a named volume",
-        ));
-    }
     for (name, option, ours) in NAMESPACES {
         let mode = fields.str(name)?.unwrap_or_default();
         if !mode.is_empty() && mode != ours {
@@ -431,9 +421,11 @@ fn deny(fields: &mut Fields) -> Result<(), Refusal> {
     }
     let driver = fields.str("VolumeDriver")?.unwrap_or_default();
     if !matches!(driver.as_str(), "" | "local") {
-        return Err(storage::no_mounts(
-            &fields.name("VolumeDriver"),
-            "--volume-driver",
+        return Err(Refusal::policy(
+            fields.name("VolumeDriver"),
+            format!("--volume-driver {}", short(&driver)),
+            "volume plugins run with the host's rights",
+            "leave the option out",
         ));
     }
     let isolation = fields.str("Isolation")?.unwrap_or_default();

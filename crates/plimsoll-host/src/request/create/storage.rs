@@ -10,8 +10,6 @@ use super::{CreateRequest, Policy};
 use crate::request::json::{Fields, short};
 use crate::request::refusal::{BadRequest, Refusal};
 
-/// The most tmpfs mounts in one container: each is a superblock in the kernel.
-const TMPFS_MAX: usize = 64;
 /// The kernel gives a tmpfs whole pages.
 const PAGE: u64 = 4096;
 /// Smaller log files would have the engine rotate on every line, at the host's cost.
@@ -32,7 +30,7 @@ pub(super) struct Tmpfs {
 }
 
 impl Tmpfs {
-    fn parse(field: &str, options: &str) -> Result<Self, Refusal> {
+    pub(super) fn parse(field: &str, options: &str) -> Result<Self, Refusal> {
         let mut tmpfs = Self::default();
         let mut seen = Vec::new();
         for option in options.split(',').filter(|o| !o.is_empty()) {
@@ -81,13 +79,16 @@ impl Tmpfs {
         Ok(tmpfs)
     }
 
-    fn options(&self, size: u64) -> String {
+    fn options(&self, size: Option<u64>) -> String {
         use std::fmt::Write as _;
         let mut text = format!(
-            "{},{},nosuid,nodev,size={size}",
+            "{},{},nosuid,nodev",
             if self.read_only { "ro" } else { "rw" },
             if self.exec { "exec" } else { "noexec" },
         );
+        if let Some(size) = size {
+            let _ = write!(text, ",size={size}");
+        }
         if let Some(mode) = self.mode {
             let _ = write!(text, ",mode={mode:o}");
         }
@@ -164,113 +165,52 @@ pub(super) fn mount_path(field: &str, path: &str) -> Result<String, Refusal> {
     Ok(clean)
 }
 
-/// Reads `Tmpfs` and `Mounts`. Both become one map, so one rule charges both.
-pub(super) fn take_tmpfs(fields: &mut Fields) -> Result<BTreeMap<String, Tmpfs>, Refusal> {
-    let mut all = BTreeMap::new();
-    let mut add = |field: &str, path: String, tmpfs: Tmpfs| {
-        if all.insert(path, tmpfs).is_some() {
-            return Err(Refusal::bad(field, "is mounted over twice"));
-        }
-        Ok(())
-    };
-    let name = fields.name("Tmpfs");
-    for (path, options) in fields.string_map("Tmpfs")?.unwrap_or_default() {
-        let field = format!("{name}.{}", short(&path));
-        let clean = mount_path(&field, &path)?;
-        add(&field, clean, Tmpfs::parse(&field, &options)?)?;
+/// The rest of a mount of type tmpfs, its target read.
+pub(super) fn tmpfs_mount(mut mount: Fields) -> Result<Tmpfs, Refusal> {
+    if mount.str("Source")?.is_some_and(|s| !s.is_empty()) {
+        return Err(Refusal::bad(
+            mount.name("Source"),
+            "must not be set for a tmpfs",
+        ));
     }
-    for mut mount in fields.objects("Mounts")? {
-        let field = mount.name("Target");
-        let kind = mount.str("Type")?.unwrap_or_default();
-        match kind.as_str() {
-            "tmpfs" => {}
-            "bind" | "volume" | "" => {
-                return Err(no_mounts(
-                    &mount.name("Type"),
-                    if kind == "bind" {
-                        "a bind mount"
-                    } else {
-                        "a volume"
-                    },
-                ));
-            }
-            other => {
-                return Err(Refusal::policy(
-                    mount.name("Type"),
-                    format!("a mount of type {}", short(other)),
-                    "it reaches outside the container",
-                    "use --mount type=tmpfs",
-                ));
-            }
-        }
-        let path = mount.str("Target")?.unwrap_or_default();
-        let clean = mount_path(&field, &path)?;
-        if mount.str("Source")?.is_some_and(|s| !s.is_empty()) {
+    let mut tmpfs = Tmpfs {
+        read_only: mount.bool("ReadOnly")?.unwrap_or(false),
+        ..Tmpfs::default()
+    };
+    for other in [
+        "BindOptions",
+        "VolumeOptions",
+        "ImageOptions",
+        "ClusterOptions",
+    ] {
+        if mount.take(other).is_some_and(|json| !json.is_zero()) {
             return Err(Refusal::bad(
-                mount.name("Source"),
+                mount.name(other),
                 "must not be set for a tmpfs",
             ));
         }
-        let consistency = mount.str("Consistency")?.unwrap_or_default();
-        if !matches!(
-            consistency.as_str(),
-            "" | "default" | "consistent" | "cached" | "delegated"
-        ) {
-            return Err(Refusal::bad(mount.name("Consistency"), "is not known"));
-        }
-        let mut tmpfs = Tmpfs {
-            read_only: mount.bool("ReadOnly")?.unwrap_or(false),
-            ..Tmpfs::default()
-        };
-        for other in [
-            "BindOptions",
-            "VolumeOptions",
-            "ImageOptions",
-            "ClusterOptions",
-        ] {
-            if mount.take(other).is_some_and(|json| !json.is_zero()) {
-                return Err(Refusal::bad(
-                    mount.name(other),
-                    "must not be set for a tmpfs",
-                ));
-            }
-        }
-        if let Some(mut options) = mount.object("TmpfsOptions")? {
-            let size_field = options.name("SizeBytes");
-            let mode_field = options.name("Mode");
-            let size = crate::request::limits::amount(&mut options, "SizeBytes", AMOUNT_MAX)?;
-            tmpfs.size = size.map(|n| n.next_multiple_of(PAGE));
-            if tmpfs.size.is_some_and(|n| n > AMOUNT_MAX) {
-                return Err(Refusal::bad(size_field, "is too large"));
-            }
-            let mode = options.i64("Mode")?.filter(|m| *m != 0);
-            tmpfs.mode = mode
-                .map(|m| {
-                    u32::try_from(m)
-                        .ok()
-                        .filter(|m| *m <= 0o7777)
-                        .ok_or_else(|| BadRequest::new(mode_field, "must be at most 07777"))
-                })
-                .transpose()?;
-            options.finish(&[], &mut Vec::new())?;
-        }
-        mount.finish(&[], &mut Vec::new())?;
-        add(&field, clean, tmpfs)?;
     }
-    if all.len() > TMPFS_MAX {
-        return Err(Refusal::bad(name, format!("at most {TMPFS_MAX} mounts")));
+    if let Some(mut options) = mount.object("TmpfsOptions")? {
+        let size_field = options.name("SizeBytes");
+        let mode_field = options.name("Mode");
+        let size = crate::request::limits::amount(&mut options, "SizeBytes", AMOUNT_MAX)?;
+        tmpfs.size = size.map(|n| n.next_multiple_of(PAGE));
+        if tmpfs.size.is_some_and(|n| n > AMOUNT_MAX) {
+            return Err(Refusal::bad(size_field, "is too large"));
+        }
+        let mode = options.i64("Mode")?.filter(|m| *m != 0);
+        tmpfs.mode = mode
+            .map(|m| {
+                u32::try_from(m)
+                    .ok()
+                    .filter(|m| *m <= 0o7777)
+                    .ok_or_else(|| BadRequest::new(mode_field, "must be at most 07777"))
+            })
+            .transpose()?;
+        options.finish(&[], &mut Vec::new())?;
     }
-    Ok(all)
-}
-
-/// The refusal of bind mounts and volumes.
-pub(super) fn no_mounts(field: &str, what: &str) -> Refusal {
-    Refusal::policy(
-        field,
-        what,
-        "containers have no access to host paths and named volumes yet",
-        "use --tmpfs for scratch space",
-    )
+    mount.finish(&[], &mut Vec::new())?;
+    Ok(tmpfs)
 }
 
 /// What the temporary file systems of a container come to.
@@ -280,7 +220,11 @@ pub(super) struct Temp {
     pub(super) tmpfs: BTreeMap<String, String>,
 }
 
-pub(super) fn temp(request: &CreateRequest, defaults: &ContainerDefaults) -> Result<Temp, Refusal> {
+pub(super) fn temp(
+    request: &CreateRequest,
+    policy: &Policy,
+    defaults: &ContainerDefaults,
+) -> Result<Temp, Refusal> {
     // Without an IPC namespace of its own there is no /dev/shm mount to size.
     let shm = if request.host.ipc_mode == "none" {
         0
@@ -289,16 +233,21 @@ pub(super) fn temp(request: &CreateRequest, defaults: &ContainerDefaults) -> Res
     };
     let mut sizes = vec![Bytes(shm)];
     let mut tmpfs = BTreeMap::new();
-    for (path, mount) in &request.tmpfs {
+    for (path, mount) in &request.mounts.tmpfs {
         let size = mount
             .size
             .unwrap_or_else(|| defaults.tmpfs.0.next_multiple_of(PAGE));
         sizes.push(Bytes(size));
-        tmpfs.insert(path.clone(), mount.options(size));
+        let written = mount.size.or(policy.fill_in.then_some(size));
+        tmpfs.insert(path.clone(), mount.options(written));
     }
     Ok(Temp {
         total: sum(&sizes)?,
-        shm,
+        shm: if policy.fill_in || request.shm.is_some() {
+            shm
+        } else {
+            0
+        },
         tmpfs,
     })
 }
@@ -360,7 +309,7 @@ pub(super) fn layer(
     }
     let charged = Bytes(asked.unwrap_or(defaults.writable.0));
     let mut option = BTreeMap::new();
-    if policy.storage_opt {
+    if policy.storage_opt && (asked.is_some() || policy.fill_in) {
         option.insert("size".to_owned(), charged.0.to_string());
     }
     Ok(Layer { charged, option })
@@ -449,6 +398,20 @@ impl LogAsked {
             }
         }
         Ok(asked)
+    }
+
+    /// As it was asked: what is absent is the engine's own.
+    pub(super) fn body(&self) -> LogConfig {
+        let option = |name: &str, value: Option<String>| Some((name.to_owned(), value?));
+        let options = [
+            option("max-size", self.max_size.map(|n| n.to_string())),
+            option("max-file", self.max_file.map(|n| n.to_string())),
+            option("compress", self.compress.map(|c| c.to_string())),
+        ];
+        LogConfig {
+            driver: self.driver,
+            config: options.into_iter().flatten().collect(),
+        }
     }
 
     pub(super) fn complete(&self, defaults: &ContainerDefaults) -> Log {

@@ -44,6 +44,51 @@ fn host(fields: &str) -> String {
     format!(r#"{{"Image":"i","HostConfig":{{{fields}}}}}"#)
 }
 
+#[test]
+fn where_a_quota_only_watches_nothing_is_filled_in_and_all_is_charged() {
+    let mut watching = policy();
+    watching.fill_in = false;
+    watching.storage_opt = true;
+    let body = host(r#""Tmpfs":{"/t":""}"#);
+    let enforced = run(&body).unwrap();
+    let watched = run_with(body.as_bytes(), &watching, &image()).unwrap();
+    assert_eq!(watched.claim, enforced.claim);
+    let told = &watched.body["HostConfig"];
+    for name in ["NanoCpus", "Memory", "MemorySwap", "PidsLimit"] {
+        assert_eq!(told[name], 0, "{name}");
+        assert_ne!(enforced.body["HostConfig"][name], 0, "{name}");
+    }
+    assert_eq!(told["Tmpfs"]["/t"], "rw,noexec,nosuid,nodev");
+    assert_eq!(
+        told["LogConfig"],
+        json!({"Type": "json-file", "Config": {}})
+    );
+    assert_eq!(
+        (&told["StorageOpt"], &told["ShmSize"]),
+        (&Value::Null, &Value::Null)
+    );
+    assert!(
+        watched
+            .warnings
+            .iter()
+            .any(|w| w.contains("running without one, charged as 1 GiB")),
+        "{:?}",
+        watched.warnings
+    );
+
+    // What is asked for is given, and isolation is as everywhere.
+    let body = host(r#""Memory":67108864,"NanoCpus":500000000,"PidsLimit":9,"ShmSize":4096"#);
+    let asked = run_with(body.as_bytes(), &watching, &image()).unwrap();
+    assert_eq!(asked.body["HostConfig"]["Memory"], 67_108_864);
+    assert_eq!(asked.body["HostConfig"]["MemorySwap"], 67_108_864);
+    assert_eq!(asked.body["HostConfig"]["NanoCpus"], 500_000_000);
+    assert_eq!(asked.body["HostConfig"]["PidsLimit"], 9);
+    assert_eq!(asked.body["HostConfig"]["ShmSize"], 4096);
+    assert_eq!(asked.body["HostConfig"]["CgroupParent"], "/plimsoll/u1");
+    let privileged = host(r#""Privileged":true"#);
+    assert!(run_with(privileged.as_bytes(), &watching, &image()).is_err());
+}
+
 #[track_caller]
 fn refused(body: &str, status: u16, field: &str) {
     match run(body) {
@@ -66,16 +111,19 @@ fn what_no_tenant_may_ask_is_refused() {
         (r#""Privileged":true"#, "HostConfig.Privileged"),
         (r#""Privileged":"yes""#, "HostConfig.Privileged"),
         (r#""Binds":["/:/host"]"#, "HostConfig.Binds"),
-        (r#""Binds":["vol:/x"]"#, "HostConfig.Binds"),
+        (r#""Binds":["vol:/x:rshared"]"#, "HostConfig.Binds[0]"),
+        (r#""Binds":["vol:/proc/x"]"#, "HostConfig.Binds[0]"),
         (r#""Binds":["/var/run/docker.sock:/s:ro"]"#, "HostConfig.Binds"),
-        (r#""Mounts":[{"Type":"bind","Source":"/","Target":"/h"}]"#, "Mounts[0].Type"),
-        (r#""Mounts":[{"Type":"volume","Source":"v","Target":"/h"}]"#, "Mounts[0].Type"),
-        (r#""Mounts":[{"Type":"volume","Target":"/h","VolumeOptions":{"DriverConfig":{"Name":"local","Options":{"type":"none","o":"bind","device":"/"}}}}]"#, "Mounts[0].Type"),
+        (r#""Mounts":[{"Type":"bind","Source":"/","Target":"/h"}]"#, "HostConfig.Binds"),
+        (r#""Mounts":[{"Type":"bind","Source":"/a","Target":"/h","BindOptions":{"Propagation":"rshared"}}]"#, "BindOptions.Propagation"),
+        (r#""Mounts":[{"Type":"volume","Source":"v","Target":"/h","VolumeOptions":{"DriverConfig":{"Name":"nfs"}}}]"#, "DriverConfig.Name"),
+        (r#""Mounts":[{"Type":"volume","Source":"v","Target":"/h","VolumeOptions":{"Subpath":"../x"}}]"#, "VolumeOptions.Subpath"),
+        (r#""Mounts":[{"Type":"volume","Target":"/h","VolumeOptions":{"DriverConfig":{"Name":"local","Options":{"type":"none","o":"bind","device":"/"}}}}]"#, "DriverConfig.Options"),
         (r#""Mounts":[{"Type":"npipe","Target":"/h"}]"#, "Mounts[0].Type"),
         (r#""Mounts":[{"Type":"image","Source":"i","Target":"/h"}]"#, "Mounts[0].Type"),
         (r#""Mounts":[{"Target":"/h"}]"#, "Mounts[0].Type"),
         (r#""Mounts":[{"Type":"tmpfs","Target":"/proc/sys"}]"#, "Mounts[0].Target"),
-        (r#""Mounts":[{"Type":"tmpfs","Target":"/t"},{"Type":"bind","Source":"/","Target":"/h"}]"#, "Mounts[1].Type"),
+        (r#""Mounts":[{"Type":"tmpfs","Target":"/t"},{"Type":"bind","Source":"/","Target":"/h"}]"#, "HostConfig.Binds"),
         (r#""Tmpfs":{"/dev":""}"#, "HostConfig.Tmpfs"),
         (r#""Tmpfs":{"//sys//fs":""}"#, "HostConfig.Tmpfs"),
         (r#""Tmpfs":{"/t":"dev"}"#, "HostConfig.Tmpfs"),
@@ -146,7 +194,7 @@ fn what_no_tenant_may_ask_is_refused() {
         refused(&host(fields), 403, field);
     }
     for (body, field) in [
-        (r#"{"Image":"i","Volumes":{"/v":{}}}"#, "Volumes"),
+        (r#"{"Image":"i","Volumes":{"/proc/v":{}}}"#, "Volumes./proc/v"),
         (r#"{"Image":"i","MacAddress":"02:42:ac:11:00:02"}"#, "MacAddress"),
         (r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"bridge":{"MacAddress":"x"}}}}"#, "EndpointsConfig.bridge.MacAddress"),
         (r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"host":{}}}}"#, "EndpointsConfig.host"),
@@ -386,7 +434,7 @@ fn what_clients_send_for_ordinary_commands_is_accepted() {
             fixture!("cli-create-gpu-mount.json"),
             "HostConfig.DeviceRequests",
         ),
-        (fixture!("cli-create-binds.json"), "Volumes"),
+        (fixture!("cli-create-binds.json"), "HostConfig.Binds"),
     ] {
         let refusal = run_with(body, &policy(), &image()).unwrap_err();
         assert_eq!((refusal.status(), refusal.field()), (403, field));
@@ -832,5 +880,108 @@ proptest! {
     #[test]
     fn no_bytes_make_it_panic(body in prop::collection::vec(any::<u8>(), 0..200)) {
         let _ = run_with(&body, &policy(), &image());
+    }
+}
+
+/// Mounts of a person whose home is /home/alice.
+fn at_home() -> Policy {
+    Policy {
+        mounts: MountPolicy {
+            volume_prefix: "alice.1.".to_owned(),
+            key: "0f".repeat(16),
+            stash: "/run/stash".to_owned(),
+            writes_as: Some((1001, 1002)),
+            home: Some("/home/alice".to_owned()),
+        },
+        ..policy()
+    }
+}
+
+#[test]
+fn the_engine_is_told_of_mounts_by_names_of_ours_alone() {
+    let image = ImageFacts {
+        volumes: vec!["/declared".to_owned(), "/data".to_owned()],
+        ..image()
+    };
+    let body = host(
+        r#""Binds":["data:/data","/home/alice/work:/work:ro","/anonymous"],
+           "Mounts":[{"Type":"volume","Target":"/other","ReadOnly":true}]"#,
+    );
+    let judged = run_with(body.as_bytes(), &at_home(), &image).unwrap();
+    let told: Vec<(String, String)> = judged.body["HostConfig"]["Mounts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|m| (m["Target"].to_string(), m["Source"].to_string()))
+        .collect();
+    let anonymous = |n: usize| format!("\"alice.1.{}{n:032x}\"", "0f".repeat(16));
+    let named = |target: &str, source: &str| (format!("\"{target}\""), source.to_owned());
+    assert_eq!(
+        told,
+        [
+            named("/anonymous", &anonymous(0)),
+            named("/data", "\"alice.1.data\""),
+            named("/declared", &anonymous(2)),
+            named("/other", &anonymous(3)),
+            named("/work", &format!("\"/run/stash/{}/0\"", "0f".repeat(16))),
+        ]
+    );
+    assert!(judged.body["HostConfig"].get("Binds").is_none());
+    let volumes: Vec<bool> = judged.volumes.iter().map(|v| v.anonymous).collect();
+    assert_eq!(volumes, [true, false, true, true]);
+    assert!(
+        judged
+            .volumes
+            .iter()
+            .filter(|v| v.anonymous)
+            .all(|v| is_anonymous(&v.name))
+    );
+    assert_eq!(judged.host_mounts[0].path, "/home/alice/work");
+    assert_eq!(judged.body.get("User"), None, "reading at home is free");
+}
+
+/// Whoever can write to the host, or read beyond their home, does it under their own uid and gid.
+#[test]
+fn who_reaches_the_host_does_it_with_their_own_rights() {
+    for (binds, user, runs_as) in [
+        (r#"["/home/alice:/w"]"#, "", Some("1001:1002")),
+        (r#"["/home/alice:/w"]"#, "1001", Some("1001:1002")),
+        (r#"["/home/alice:/w"]"#, "1001:1002", Some("1001:1002")),
+        (r#"["/home/alice:/w"]"#, "0", None),
+        (r#"["/home/alice:/w"]"#, "1001:0", None),
+        (r#"["/home/alice:/w"]"#, "alice", None),
+        (r#"["/home/alice:/w:ro"]"#, "0", Some("0")),
+        (r#"["/home/alicent:/w:ro"]"#, "", Some("1001:1002")),
+        (r#"["/scratch:/w:ro"]"#, "", Some("1001:1002")),
+        (r#"["/scratch:/w:ro"]"#, "0", None),
+        (
+            r#"["/home/alice:/r:ro","/home/alice/x:/w"]"#,
+            "",
+            Some("1001:1002"),
+        ),
+    ] {
+        let body = format!(r#"{{"Image":"i","User":"{user}","HostConfig":{{"Binds":{binds}}}}}"#);
+        let judged = run_with(body.as_bytes(), &at_home(), &image());
+        match (judged, runs_as) {
+            (Ok(judged), Some(runs_as)) => {
+                assert_eq!(judged.body["User"], runs_as, "{body}");
+                let forced = runs_as.contains(':');
+                assert_eq!(judged.as_owner, forced, "{body}");
+                let options = judged.body["HostConfig"]["SecurityOpt"].to_string();
+                assert_eq!(options.contains("no-new-privileges"), forced, "{body}");
+            }
+            (Err(refusal), None) => assert_eq!(refusal.field(), "User", "{body}"),
+            (judged, _) => panic!("{body}: {judged:?}"),
+        }
+    }
+    let groups = host(r#""Binds":["/home/alice:/w"],"GroupAdd":["0"]"#);
+    let refusal = run_with(groups.as_bytes(), &at_home(), &image()).unwrap_err();
+    assert_eq!(refusal.field(), "HostConfig.GroupAdd");
+    for path in ["relative/x", "/home/alice/../ben", "/a\\u0000b"] {
+        let body = host(&format!(r#""Binds":["{path}:/w"]"#));
+        assert!(
+            run_with(body.as_bytes(), &at_home(), &image()).is_err(),
+            "{path}"
+        );
     }
 }

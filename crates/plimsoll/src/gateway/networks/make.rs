@@ -114,6 +114,8 @@ async fn make(app: &App, user: &User, request: &NetworkRequest) -> Result<Owned,
         idempotency: None,
         container_name: Some(request.name.clone()),
         image: None,
+        goes_with: None,
+        host_mounts: Vec::new(),
         expires_ms: now_ms + ttl_ms,
         now_ms,
     };

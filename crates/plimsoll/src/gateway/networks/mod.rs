@@ -14,7 +14,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use plimsoll_core::State;
 use plimsoll_host::request::network::{ConnectRequest, DisconnectRequest, NetworkRequest};
-use plimsoll_host::request::query::QueryBuilder;
+use plimsoll_host::request::query::{Filters, QueryBuilder};
 use plimsoll_store::{ObjectKind, Reservation, ReservationFilter, User};
 use serde_json::{Value, json};
 
@@ -24,6 +24,7 @@ use super::resolve::{self, Owned};
 use super::route::Call;
 use super::upstream;
 use super::{names, view};
+use crate::labels;
 use crate::state::App;
 pub(super) use place::{place, restored};
 pub(super) use ports::{explain, publish};
@@ -62,6 +63,13 @@ pub(super) fn filter_value(app: &App, user: &User, reference: &str) -> Result<St
     Ok(found.map_or_else(|| "-".to_owned(), |o| o.id))
 }
 
+/// Narrows what the engine sends to what can be the caller's; the ledger decides.
+fn only_mine(filters: &mut Filters, app: &App, user: &User) {
+    let label = filters.entry("label".to_owned()).or_default();
+    label.push(format!("{}={}", labels::INSTANCE, app.instance.as_str()));
+    label.push(format!("{}={}", labels::USER, user.id));
+}
+
 pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     let allowed = ["dangling", "driver", "id", "label", "name", "scope", "type"];
     let mut filters = call.query.filters(&allowed)?;
@@ -69,7 +77,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     let wanted_names = filters.remove("name").unwrap_or_default();
     let wanted_ids = filters.remove("id").unwrap_or_default();
     let kinds = filters.remove("type").unwrap_or_default();
-    view::only_mine(&mut filters, &call.app, &call.user);
+    only_mine(&mut filters, &call.app, &call.user);
     let query = QueryBuilder::new().filters(&filters).finish();
     let Value::Array(listed) = upstream::get(&call.app, &format!("/networks{query}")).await? else {
         return Err(Refused::EngineNonsense);
@@ -169,7 +177,7 @@ pub(super) async fn prune(mut call: Call) -> Result<Response<Body>, Refused> {
     call.query.finish()?;
     answer::read_nothing(call.body)?;
     filters.insert("dangling".to_owned(), vec!["true".to_owned()]);
-    view::only_mine(&mut filters, &call.app, &call.user);
+    only_mine(&mut filters, &call.app, &call.user);
     let query = QueryBuilder::new().filters(&filters).finish();
     let listed = upstream::get(&call.app, &format!("/networks{query}")).await?;
     let (app, user) = (call.app, call.user);

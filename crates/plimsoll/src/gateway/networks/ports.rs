@@ -12,7 +12,7 @@ use tokio::sync::OwnedMutexGuard;
 
 use super::make::contact;
 use crate::gateway::refused::Refused;
-use crate::gateway::{names, resolve, upstream, view};
+use crate::gateway::{names, resolve, view};
 use crate::labels;
 use crate::state::App;
 
@@ -127,12 +127,11 @@ async fn holder(app: &App, user: &User, port: u16) -> Option<String> {
         let publish = filters.entry("publish".to_owned()).or_default();
         publish.push(format!("{port}/{protocol}"));
     }
-    view::only_mine(&mut filters, app, user);
-    let query = QueryBuilder::new().filters(&filters).finish();
-    let path = format!("/containers/json{query}");
-    let listed = upstream::get(app, &path).await.ok()?;
     let own = resolve::all(app, user).await.ok()?;
-    let mut ids = listed.as_array()?.iter().filter_map(|c| c["Id"].as_str());
+    let listed = view::listed(app, &own, QueryBuilder::new(), filters)
+        .await
+        .ok()?;
+    let mut ids = listed.iter().filter_map(|c| c["Id"].as_str());
     ids.find_map(|id| own.get(id)).map(names::shown)
 }
 

@@ -1,0 +1,399 @@
+//! Folders and files of the host that a tenant mounts into a container.
+//!
+//! The engine mounts a path as root, each time a container starts, and follows whatever it finds
+//! there then. So it never gets a tenant's path: Plimsoll opens the folder step by step with the
+//! tenant's rights, holds it open, and mounts what it holds at a place of its own. That mount is
+//! what the engine is told; nothing a tenant renames or links later changes what it shows.
+//!
+//! Runs as root, in the mount namespace of the engine.
+
+use std::collections::VecDeque;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use rustix::io::Errno;
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree,
+    unmount,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::os_user::OsUser;
+
+/// As many as the kernel follows.
+const LINKS_MAX: usize = 40;
+
+/// Why a folder cannot be mounted. The words are for the tenant.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// Nothing is there.
+    #[error("{} does not exist on the host: make it first (mkdir -p), or use a named volume", .0.display())]
+    Absent(PathBuf),
+    /// The tenant could not open it themselves.
+    #[error("you may not enter {} on the host", .0.display())]
+    Forbidden(PathBuf),
+    /// It is, or leads, outside what may be mounted.
+    #[error("{} is not under {}", path.display(), list(roots))]
+    Outside {
+        /// Where the path leads.
+        path: PathBuf,
+        /// What may be mounted.
+        roots: Vec<PathBuf>,
+    },
+    /// Links that lead on and on.
+    #[error("{} leads through too many symbolic links", .0.display())]
+    Loop(PathBuf),
+    /// A device, a pipe or a socket.
+    #[error("{} is neither a folder nor a file", .0.display())]
+    Special(PathBuf),
+    /// The host did not do it.
+    #[error("{what} {}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: io::Error,
+    },
+}
+
+fn list(roots: &[PathBuf]) -> String {
+    match roots {
+        [] => "any folder you may mount: use a named volume".to_owned(),
+        roots => {
+            let roots: Vec<String> = roots.iter().map(|r| r.display().to_string()).collect();
+            roots.join(" or ")
+        }
+    }
+}
+
+/// What is to be mounted, for whom, and where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    /// The path as the tenant wrote it; absolute.
+    pub path: PathBuf,
+    /// Where it must lie once every link is followed.
+    pub roots: Vec<PathBuf>,
+    /// Whose rights count.
+    pub user: OsUser,
+    /// Where it is mounted.
+    pub at: PathBuf,
+}
+
+/// A folder or file, held open.
+#[derive(Debug)]
+pub struct Opened {
+    fd: OwnedFd,
+    stat: Stat,
+    /// Where it lies, without links.
+    pub path: PathBuf,
+}
+
+/// Opens a path as `user` could, one step at a time: every folder on the way must be passable for
+/// them, and links are followed by looking at each anew.
+///
+/// # Errors
+/// [`FolderError`].
+pub fn open(path: &Path, roots: &[PathBuf], user: &OsUser) -> Result<Opened, FolderError> {
+    let mut links = 0;
+    let mut todo: VecDeque<OsString> = names(path);
+    'again: loop {
+        let mut at = PathBuf::from("/");
+        let mut fd = open_step(CWD, OsStr::new("/"), &at)?;
+        let mut stat = fstat(&fd).map_err(|e| failed("cannot look at", &at, e))?;
+        let mut rest = todo.clone();
+        while let Some(name) = rest.pop_front() {
+            if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
+                return Err(FolderError::Absent(at.join(name)));
+            }
+            if !may(&stat, user, 0o1) {
+                return Err(FolderError::Forbidden(at));
+            }
+            let next = at.join(&name);
+            let step = open_step(fd.as_fd(), &name, &next)?;
+            let found = fstat(&step).map_err(|e| failed("cannot look at", &next, e))?;
+            if FileType::from_raw_mode(found.st_mode) == FileType::Symlink {
+                links += 1;
+                if links > LINKS_MAX {
+                    return Err(FolderError::Loop(path.to_owned()));
+                }
+                let target = readlinkat(&step, "", Vec::new())
+                    .map_err(|e| failed("cannot follow", &next, e))?;
+                let target = PathBuf::from(os_string(target.into_bytes()));
+                // From the top: what was opened on the way here is not what the link means.
+                let mut through = names(&at.join(target));
+                through.extend(rest);
+                todo = through;
+                continue 'again;
+            }
+            (fd, stat, at) = (step, found, next);
+        }
+        if !roots.iter().any(|root| at.starts_with(root)) {
+            return Err(FolderError::Outside {
+                path: at,
+                roots: roots.to_vec(),
+            });
+        }
+        let readable = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => may(&stat, user, 0o5),
+            FileType::RegularFile => may(&stat, user, 0o4),
+            _ => return Err(FolderError::Special(at)),
+        };
+        if !readable {
+            return Err(FolderError::Forbidden(at));
+        }
+        return Ok(Opened { fd, stat, path: at });
+    }
+}
+
+fn os_string(bytes: Vec<u8>) -> OsString {
+    std::os::unix::ffi::OsStringExt::from_vec(bytes)
+}
+
+/// The names on a path from the root, `..` taken away with what is before it: a link before it has
+/// been followed by then.
+fn names(path: &Path) -> VecDeque<OsString> {
+    let mut names = VecDeque::new();
+    for component in path.components() {
+        match component {
+            Component::Normal(name) => names.push_back(name.to_owned()),
+            Component::ParentDir => {
+                names.pop_back();
+            }
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    names
+}
+
+fn open_step(dir: impl AsFd, name: &OsStr, path: &Path) -> Result<OwnedFd, FolderError> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    openat(dir, name, flags, Mode::empty()).map_err(|errno| match errno {
+        Errno::NOENT | Errno::NOTDIR => FolderError::Absent(path.to_owned()),
+        Errno::ACCESS | Errno::PERM => FolderError::Forbidden(path.to_owned()),
+        other => failed("cannot open", path, other),
+    })
+}
+
+fn failed(what: &'static str, path: &Path, errno: Errno) -> FolderError {
+    FolderError::Io {
+        what,
+        path: path.to_owned(),
+        source: errno.into(),
+    }
+}
+
+/// Whether the permission bits give `user` all of `wanted` (4 read, 2 write, 1 pass). Access lists
+/// can only take away from this what the group bits show, so who has rights by them alone is refused.
+fn may(stat: &Stat, user: &OsUser, wanted: u32) -> bool {
+    let bits = if stat.st_uid == user.uid {
+        stat.st_mode >> 6
+    } else if user.groups.contains(&stat.st_gid) {
+        stat.st_mode >> 3
+    } else {
+        stat.st_mode
+    };
+    user.uid == 0 || bits & wanted == wanted
+}
+
+/// Opens a folder and mounts it at its place. One that is mounted there already is left alone when it
+/// is the very same, and replaced when the path leads elsewhere by now.
+///
+/// # Errors
+/// [`FolderError`].
+pub fn mount(folder: &Folder) -> Result<(), FolderError> {
+    let opened = open(&folder.path, &folder.roots, &folder.user)?;
+    let at = &folder.at;
+    let same =
+        |there: &Stat| (there.st_dev, there.st_ino) == (opened.stat.st_dev, opened.stat.st_ino);
+    match statat(CWD, at, AtFlags::SYMLINK_NOFOLLOW) {
+        Ok(there) if same(&there) => return Ok(()),
+        Ok(_) => clear(at)?,
+        Err(_) => {}
+    }
+    make_place(at, &opened)?;
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let tree =
+        open_tree(&opened.fd, "", flags).map_err(|e| failed("cannot mount", &opened.path, e))?;
+    move_mount(&tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
+        .map_err(|e| failed("cannot mount at", at, e))?;
+    // Before anybody can start anything on it.
+    let quiet = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
+    mount_remount(at, quiet, "").map_err(|e| {
+        let _ = clear(at);
+        failed("cannot restrict", at, e)
+    })
+}
+
+fn make_place(at: &Path, opened: &Opened) -> Result<(), FolderError> {
+    let io = |source| FolderError::Io {
+        what: "cannot make",
+        path: at.to_owned(),
+        source,
+    };
+    if let Some(parent) = at.parent() {
+        std::fs::create_dir_all(parent).map_err(io)?;
+    }
+    if FileType::from_raw_mode(opened.stat.st_mode) == FileType::Directory {
+        std::fs::create_dir(at).map_err(io)
+    } else {
+        std::fs::File::create_new(at).map(drop).map_err(io)
+    }
+}
+
+/// Unmounts what is at a place and removes the place, and nothing else: neither removes a folder that
+/// holds something, nor a file that does.
+///
+/// # Errors
+/// [`FolderError::Io`].
+pub fn clear(at: &Path) -> Result<(), FolderError> {
+    loop {
+        match unmount(at, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW) {
+            Ok(()) => {}
+            // Not mounted, or not there.
+            Err(Errno::INVAL | Errno::NOENT) => break,
+            Err(errno) => return Err(failed("cannot unmount", at, errno)),
+        }
+    }
+    let removed = match std::fs::symlink_metadata(at) {
+        Ok(found) if found.is_dir() => std::fs::remove_dir(at),
+        Ok(found) if found.is_file() && found.len() == 0 => std::fs::remove_file(at),
+        Ok(_) => Ok(()),
+        Err(error) => Err(error),
+    };
+    match removed {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => Err(FolderError::Io {
+            what: "cannot remove",
+            path: at.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Clears everything under a container's folder of mounts, and the folder.
+///
+/// # Errors
+/// [`FolderError::Io`].
+pub fn clear_all(dir: &Path) -> Result<(), FolderError> {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        clear(&entry.path())?;
+    }
+    clear(dir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+
+    use super::*;
+
+    fn ada(home: &Path) -> OsUser {
+        OsUser {
+            name: "ada".into(),
+            uid: 61_500,
+            gid: 61_500,
+            groups: vec![61_500, 61_501],
+            home: home.to_owned(),
+        }
+    }
+
+    /// A home with a folder, a file, and links of every kind; and somebody else's beside it.
+    fn homes() -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        let mode = |path: &Path, mode| {
+            std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+        };
+        mode(dir.path(), 0o755);
+        for (path, uid, bits) in [
+            ("ada", 61_500, 0o700),
+            ("ada/work", 61_500, 0o755),
+            ("ben", 61_600, 0o700),
+            ("ben/public", 61_600, 0o755),
+            ("shared", 0, 0o755),
+            ("shared/group", 0, 0o750),
+            ("shared/closed", 0, 0o700),
+        ] {
+            let path = dir.path().join(path);
+            std::fs::create_dir(&path).unwrap();
+            chown(&path, Some(uid), Some(61_501)).unwrap();
+            mode(&path, bits);
+        }
+        let file = dir.path().join("ada/work/file");
+        std::fs::write(&file, "words").unwrap();
+        chown(&file, Some(61_500), Some(61_500)).unwrap();
+        let link = |from: &str, to: &str| symlink(to, dir.path().join(from)).unwrap();
+        link("ada/inside", "work");
+        link("ada/up", "../ada/work/../work");
+        link("ada/out", "../ben/public");
+        link("ada/etc", "/etc");
+        link("ada/round", "round");
+        dir
+    }
+
+    #[test]
+    fn a_path_is_opened_with_its_owners_rights_and_no_others() {
+        let dir = homes();
+        let home = dir.path().join("ada");
+        let roots = [home.clone(), dir.path().join("shared")];
+        for (path, leads_to) in [
+            ("ada", Some("ada")),
+            ("ada/work", Some("ada/work")),
+            ("ada/work/file", Some("ada/work/file")),
+            ("ada/inside/file", Some("ada/work/file")),
+            ("ada/up", Some("ada/work")),
+            ("shared/group", Some("shared/group")),
+            ("shared/closed", None),
+            ("ada/out", None),
+            ("ada/etc", None),
+            ("ada/etc/hostname", None),
+            ("ada/round", None),
+            ("ada/absent", None),
+            ("ada/work/file/x", None),
+            ("ben", None),
+            ("ben/public", None),
+            ("adas", None),
+            ("", None),
+        ] {
+            let opened = open(&dir.path().join(path), &roots, &ada(&home));
+            let found = opened.as_ref().ok().map(|o| o.path.clone());
+            assert_eq!(
+                found,
+                leads_to.map(|p| dir.path().join(p)),
+                "{path}: {opened:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_said() {
+        let dir = homes();
+        let home = dir.path().join("ada");
+        let roots = [home.clone()];
+        for (path, words) in [
+            ("ada/absent", "mkdir -p"),
+            ("ada/round", "too many symbolic links"),
+            ("ada/etc", "is not under"),
+            ("ben/public", "may not enter"),
+        ] {
+            let error = open(&dir.path().join(path), &roots, &ada(&home)).unwrap_err();
+            assert!(error.to_string().contains(words), "{path}: {error}");
+        }
+        let special = open(
+            Path::new("/dev/null"),
+            &[PathBuf::from("/dev")],
+            &ada(&home),
+        );
+        assert!(
+            matches!(special, Err(FolderError::Special(_))),
+            "{special:?}"
+        );
+    }
+}

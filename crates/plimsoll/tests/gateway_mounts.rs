@@ -1,0 +1,308 @@
+//! Folders of the host in a tenant's containers: theirs work, and nothing of anybody else's is reached
+//! through them, whatever is renamed, linked or swapped.
+
+mod common;
+
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use common::{IMAGE, Server, Tenant, wait_for};
+use serde_json::json;
+
+const SMALL: [&str; 4] = ["--memory", "32m", "--cpus", "0.1"];
+
+/// An account of the host with a home, removed when dropped.
+struct Account {
+    name: String,
+    uid: u32,
+    gid: u32,
+    home: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Account {
+    fn new(uid: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let name = format!("plimsoll-t{uid}");
+        let home = dir.path().join("home");
+        let made = Command::new("useradd")
+            .args([
+                "--uid",
+                &uid.to_string(),
+                "--user-group",
+                "--create-home",
+                "--home-dir",
+            ])
+            .arg(&home)
+            .args([
+                "--key",
+                "UID_MAX=70000",
+                "--shell",
+                "/usr/sbin/nologin",
+                &name,
+            ])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
+        Self {
+            name,
+            uid,
+            gid: std::fs::metadata(&home).unwrap().gid(),
+            home,
+            _dir: dir,
+        }
+    }
+
+    /// A folder or file of theirs.
+    fn own(&self, path: &Path, mode: u32) {
+        chown(path, Some(self.uid), Some(self.gid)).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    fn folder(&self, name: &str) -> PathBuf {
+        let path = self.home.join(name);
+        std::fs::create_dir(&path).unwrap();
+        self.own(&path, 0o755);
+        path
+    }
+
+    fn tenant(&self, server: &Server, name: &str) -> Tenant {
+        server.tenant(
+            name,
+            self.uid,
+            json!({"maxMemoryGB": 1, "maxCpuCores": 2, "maxStorageGB": 20}),
+        )
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let _ = Command::new("userdel").arg(&self.name).output();
+    }
+}
+
+fn run(tenant: &Tenant, options: &[&str], command: &[&str]) -> String {
+    tenant.ok(&[&["run", "--rm"], &SMALL[..], options, &[IMAGE], command].concat())
+}
+
+fn bind(path: &Path, rest: &str) -> String {
+    format!("{}:{rest}", path.display())
+}
+
+#[test]
+fn a_student_works_in_a_folder_of_their_home() {
+    let server = Server::start();
+    let account = Account::new(64_100);
+    let ada = account.tenant(&server, "ada");
+    let work = account.folder("work");
+    let mount = bind(&work, "/work");
+    let said = run(
+        &ada,
+        &["-v", &mount, "-w", "/work"],
+        &["sh", "-c", "id -u; echo hello >made"],
+    );
+    assert_eq!(said, "64100");
+    let made = std::fs::metadata(work.join("made")).unwrap();
+    assert_eq!((made.uid(), made.gid()), (account.uid, account.gid));
+    assert_eq!(run(&ada, &["-v", &mount], &["cat", "/work/made"]), "hello");
+    // A file alone, read-only, as the image's own user.
+    let file = bind(&work.join("made"), "/etc/made:ro");
+    assert_eq!(
+        run(&ada, &["-v", &file], &["sh", "-c", "id -u; cat /etc/made"]),
+        "0\nhello"
+    );
+    let refused = ada.refused(&[
+        "run",
+        "--rm",
+        "-v",
+        &file,
+        IMAGE,
+        "sh",
+        "-c",
+        "echo x >/etc/made",
+    ]);
+    assert!(refused.contains("Read-only"), "{refused}");
+
+    ada.ok(&[
+        &["run", "-d", "--name", "web"],
+        &SMALL[..],
+        &["-v", &mount, IMAGE, "sleep", "1000"],
+    ]
+    .concat());
+    let seen = ada.ok(&["inspect", "web"]);
+    assert!(
+        seen.contains(&work.display().to_string()) && !seen.contains("plimsoll-mounts"),
+        "{seen}"
+    );
+    // Exec is no way around it.
+    assert_eq!(ada.ok(&["exec", "web", "id", "-u"]), "64100");
+    let refused = ada.refused(&["exec", "-u", "0", "web", "id"]);
+    assert!(refused.contains("with your rights"), "{refused}");
+    ada.ok(&["stop", "-t", "0", "web"]);
+    // The folder is another one by now, under the same path.
+    std::fs::rename(&work, account.home.join("old")).unwrap();
+    let work = account.folder("work");
+    std::fs::write(work.join("new"), "new").unwrap();
+    ada.ok(&["start", "web"]);
+    assert_eq!(ada.ok(&["exec", "web", "ls", "/work"]), "new");
+    ada.ok(&["rm", "-f", "web"]);
+    let left = Path::new("/run/plimsoll-mounts").join(server.instance());
+    let empty = || {
+        std::fs::read_dir(&left)
+            .unwrap()
+            .next()
+            .is_none()
+            .then_some(())
+    };
+    wait_for("every mount to be taken away", empty);
+    assert!(work.join("new").exists() && account.home.join("old/made").exists());
+}
+
+#[test]
+fn nothing_of_others_is_reached_through_a_mount() {
+    let server = Server::start();
+    let (account, other) = (Account::new(64_110), Account::new(64_111));
+    let ada = account.tenant(&server, "ada");
+    let work = account.folder("work");
+    let secret = other.folder("public");
+    std::fs::write(secret.join("secret"), "ben's").unwrap();
+    symlink(&secret, account.home.join("out")).unwrap();
+    symlink("/etc", account.home.join("etc")).unwrap();
+    symlink("/var/run/docker.sock", account.home.join("sock")).unwrap();
+    for (path, words) in [
+        (PathBuf::from("/"), "is not under"),
+        (PathBuf::from("/etc"), "is not under"),
+        (PathBuf::from("/var/run/docker.sock"), "not"),
+        (PathBuf::from("/root/.ssh"), "may not enter"),
+        (secret.clone(), "may not enter"),
+        (account.home.join("out"), "may not enter"),
+        (account.home.join("etc"), "is not under"),
+        (account.home.join("sock"), "not"),
+        (account.home.join("absent"), "mkdir -p"),
+    ] {
+        for rest in ["/x", "/x:ro"] {
+            let mount = bind(&path, rest);
+            let refused = ada.refused(&["run", "--rm", "-v", &mount, IMAGE, "true"]);
+            assert!(refused.contains(words), "{mount}: {refused}");
+        }
+        let mount = format!("type=bind,src={},dst=/x", path.display());
+        ada.refused(&["run", "--rm", "--mount", &mount, IMAGE, "true"]);
+    }
+    // Created over a folder, started over a link: what is shown is what may be.
+    let mount = bind(&work, "/x:ro");
+    ada.ok(&[
+        &["create", "--name", "swap"],
+        &SMALL[..],
+        &["-v", &mount, IMAGE, "sleep", "1000"],
+    ]
+    .concat());
+    std::fs::remove_dir(&work).unwrap();
+    symlink(&secret, &work).unwrap();
+    let refused = ada.refused(&["start", "swap"]);
+    assert!(refused.contains("may not enter"), "{refused}");
+    // Nor does the engine follow it by itself.
+    let id = server.full_id("ada", "swap");
+    server.docker(&["start", &id]);
+    let shown = server.docker(&["exec", &id, "ls", "/x"]);
+    assert_eq!(String::from_utf8_lossy(&shown.stdout), "");
+    ada.ok(&["rm", "-f", "swap"]);
+    assert!(secret.join("secret").exists());
+    assert_eq!(server.usage("ada")["reservedContainers"], 0);
+}
+
+/// A link that is turned back and forth while containers are made over it: never once does another's
+/// folder show.
+#[test]
+fn a_link_swapped_in_the_middle_shows_nothing() {
+    let server = Server::start();
+    let (account, other) = (Account::new(64_120), Account::new(64_121));
+    let ada = account.tenant(&server, "ada");
+    let work = account.folder("work");
+    std::fs::write(work.join("mine"), "").unwrap();
+    let secret = other.folder("public");
+    std::fs::write(secret.join("secret"), "").unwrap();
+    let place = account.home.join("place");
+    let (over, turner) = (
+        std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false)),
+        place.clone(),
+    );
+    let stop = std::sync::Arc::clone(&over);
+    let (good, bad) = (work.clone(), secret.clone());
+    let turning = std::thread::spawn(move || {
+        let next = turner.with_extension("next");
+        while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+            for target in [&good, &bad] {
+                let _ = std::fs::remove_file(&next);
+                symlink(target, &next).unwrap();
+                std::fs::rename(&next, &turner).unwrap();
+            }
+        }
+    });
+    let mount = bind(&place, "/x:ro");
+    let mut shown = 0;
+    for _ in 0..20 {
+        let said = ada.docker(
+            &[
+                &["run", "--rm"],
+                &SMALL[..],
+                &["-v", &mount, IMAGE, "ls", "/x"],
+            ]
+            .concat(),
+        );
+        assert!(!said.out.contains("secret"), "{}", said.out);
+        shown += usize::from(said.out.contains("mine"));
+    }
+    over.store(true, std::sync::atomic::Ordering::Relaxed);
+    turning.join().unwrap();
+    assert!(shown > 0, "the honest half works");
+}
+
+#[test]
+fn mounts_outlive_a_crash_of_the_server() {
+    let mut server = Server::start();
+    let account = Account::new(64_130);
+    let ada = account.tenant(&server, "ada");
+    let work = account.folder("work");
+    std::fs::write(work.join("file"), "words").unwrap();
+    let mount = bind(&work, "/w:ro");
+    ada.ok(&[
+        &["run", "-d", "--name", "web"],
+        &SMALL[..],
+        &["-v", &mount, IMAGE, "sleep", "1000"],
+    ]
+    .concat());
+    let id = server.full_id("ada", "web");
+    server.crash();
+    assert_eq!(
+        server.docker(&["restart", "-t", "0", &id]).status.code(),
+        Some(0)
+    );
+    let read = server.docker(&["exec", &id, "cat", "/w/file"]);
+    assert_eq!(String::from_utf8_lossy(&read.stdout), "words");
+    server.restart();
+    assert_eq!(ada.ok(&["exec", "web", "cat", "/w/file"]), "words");
+    // Gone while the server was away: found out, and taken away.
+    server.crash();
+    server.docker(&["rm", "-f", &id]);
+    server.restart();
+    let left = Path::new("/run/plimsoll-mounts").join(server.instance());
+    wait_for("the mount to be taken away", || {
+        std::fs::read_dir(&left)
+            .unwrap()
+            .next()
+            .is_none()
+            .then_some(())
+    });
+    assert!(work.join("file").exists());
+}
+
+#[test]
+fn who_has_no_account_on_the_host_mounts_nothing_of_it() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 64_140, json!({"maxMemoryGB": 1}));
+    let refused = ada.refused(&["run", "--rm", "-v", "/tmp:/x", IMAGE, "true"]);
+    assert!(refused.contains("no uid on this host"), "{refused}");
+}
