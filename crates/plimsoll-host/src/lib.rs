@@ -15,6 +15,8 @@ pub mod collector;
 pub mod engine;
 pub mod folders;
 pub mod ids;
+pub mod listening;
 pub mod os_user;
 pub mod peer;
 pub mod request;
+pub mod subnet;

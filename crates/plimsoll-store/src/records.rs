@@ -73,6 +73,8 @@ pub struct User {
     pub suspended: bool,
     /// Makes no new claims and goes when the last one is released.
     pub draining: bool,
+    /// Which span of host ports is theirs, counted from zero; no two users have the same.
+    pub port_slot: u32,
     /// Unix milliseconds.
     pub created_ms: i64,
 }

@@ -58,7 +58,7 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 }
 
 pub(crate) const USER: &str = "SELECT id, name, email, os_uid, role, default_team, suspended, \
-                               draining, created_at FROM user";
+                               draining, created_at, port_slot FROM user";
 
 pub(crate) fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
@@ -71,6 +71,7 @@ pub(crate) fn user(row: &Row<'_>) -> rusqlite::Result<User> {
         suspended: row.get(6)?,
         draining: row.get(7)?,
         created_ms: row.get(8)?,
+        port_slot: row.get(9)?,
     })
 }
 

@@ -13,3 +13,5 @@ pub const USER: &str = "plimsoll.user";
 pub const TEAM: &str = "plimsoll.team";
 /// The project; the other one a tenant may write.
 pub const PROJECT: &str = "plimsoll.project";
+/// The host ports it publishes and what was asked in place of each: `20030:8080,20001:0`.
+pub const PORTS: &str = "plimsoll.ports";

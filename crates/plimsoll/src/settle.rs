@@ -13,11 +13,11 @@ use crate::folders;
 use crate::state::App;
 use crate::tasks::in_full;
 
-/// A container could not be settled; the reconciler will try again.
+/// Something the engine holds could not be settled; the reconciler will try again.
 #[derive(Debug, thiserror::Error)]
 pub enum SettleError {
     /// The engine did not say.
-    #[error("the engine could not be asked about the container")]
+    #[error("the engine could not be asked")]
     Engine(#[from] EngineError),
     /// The ledger did not take it.
     #[error("the ledger could not be brought up to date")]

@@ -229,7 +229,14 @@ fn an_administrator_makes_people_and_their_quotas() {
     let users = desk.ok("user list");
     assert_eq!(
         row(&users, "ada"),
-        ["ada", "71001", "member", "active", "ada@example.org"]
+        [
+            "ada",
+            "71001",
+            "member",
+            "active",
+            "20000-20049",
+            "ada@example.org"
+        ]
     );
     assert_eq!(desk.json("user list")["items"].as_array().unwrap().len(), 3);
 
@@ -237,7 +244,7 @@ fn an_administrator_makes_people_and_their_quotas() {
     desk.ok("user suspend ada");
     assert_eq!(
         row(&desk.ok("user list"), "ada"),
-        ["ada", "71002", "member", "suspended", "-"]
+        ["ada", "71002", "member", "suspended", "20000-20049", "-"]
     );
     desk.ok("user resume ada");
     assert!(desk.ok("user show ada").contains("active"));

@@ -31,7 +31,15 @@ struct Following {
 
 impl Following {
     fn start(tenant: &Tenant, format: &str) -> Self {
-        let mut command = tenant.command(&["events", "--since", "1m", "--format", format]);
+        let mut command = tenant.command(&[
+            "events",
+            "--since",
+            "1m",
+            "--filter",
+            "type=container",
+            "--format",
+            format,
+        ]);
         let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
         let lines = BufReader::new(process.stdout.take().unwrap()).lines();
         Self { process, lines }
@@ -476,7 +484,7 @@ fn what_no_tenant_may_ask_is_refused_in_words() {
         "--cpus=0.001",
         "--memory-swap=-1",
         "--log-driver=syslog",
-        "--publish=80:80",
+        "--publish=192.0.2.1:80:80",
         "--oom-score-adj=-500",
         "--volumes-from=x",
         "--sysctl=kernel.msgmax=1",
@@ -497,7 +505,7 @@ fn what_no_tenant_may_ask_is_refused_in_words() {
     for args in [
         vec!["pull", "alpine"],
         vec!["volume", "create", "--driver", "nfs", "x"],
-        vec!["network", "create", "x"],
+        vec!["network", "create", "--driver", "macvlan", "x"],
         vec!["swarm", "init"],
         vec!["plugin", "ls"],
         vec!["system", "df"],

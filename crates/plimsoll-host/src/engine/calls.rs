@@ -20,7 +20,7 @@ use super::{
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an order (start, stop, remove) may take: a busy engine queues them.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The largest answer kept in memory: a list of some ten thousand containers.
 const ANSWER_MAX: usize = 64 << 20;
@@ -88,7 +88,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> EngineError {
 }
 
 /// `None` instead of the engine's 404.
-fn absent<T>(result: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
+pub(super) fn absent<T>(result: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_not_found() => Ok(None),
@@ -96,12 +96,16 @@ fn absent<T>(result: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
     }
 }
 
-/// A container's id or name as one path segment. The engine's own rule for names is stricter.
 fn container(name: &str) -> Result<&str, EngineError> {
+    named("a container", name)
+}
+
+/// An id or name as one path segment. The engine's own rule for names is stricter.
+pub(super) fn named<'n>(what: &'static str, name: &'n str) -> Result<&'n str, EngineError> {
     let known = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-');
     if name.is_empty() || !name.bytes().all(known) || matches!(name, "." | "..") {
         return Err(EngineError::InvalidName {
-            what: "a container",
+            what,
             name: name.to_owned(),
         });
     }
@@ -125,7 +129,7 @@ fn image(name: &str) -> Result<&str, EngineError> {
 }
 
 /// Percent-encodes a query value: everything but RFC 3986's unreserved characters.
-fn encode(value: &str) -> String {
+pub(super) fn encode(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -138,7 +142,7 @@ fn encode(value: &str) -> String {
 }
 
 impl Engine {
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         what: &'static str,
         path: &str,
@@ -150,7 +154,7 @@ impl Engine {
         .await
     }
 
-    async fn order(
+    pub(super) async fn order(
         &self,
         what: &'static str,
         method: Method,

@@ -12,6 +12,7 @@ pub mod create;
 pub mod exec;
 pub mod json;
 pub mod limits;
+pub mod network;
 pub mod path;
 pub mod query;
 pub mod refusal;

@@ -30,6 +30,8 @@ CREATE TABLE user (
     default_team TEXT REFERENCES team (id) ON DELETE SET NULL,
     suspended    INTEGER NOT NULL DEFAULT 0,
     draining     INTEGER NOT NULL DEFAULT 0,
+    -- Which span of host ports is theirs, counted from zero.
+    port_slot    INTEGER NOT NULL UNIQUE,
     created_at   INTEGER NOT NULL
 ) STRICT;
 

@@ -15,7 +15,8 @@ use crate::records::{Actor, NewUser, User};
 use crate::{rows, violations};
 
 impl Store {
-    /// Adds a user with the quota of their class, in one transaction.
+    /// Adds a user with the quota of their class and the first free span of host ports, in one
+    /// transaction.
     ///
     /// # Errors
     /// `Conflict` when the name or uid is taken, `NotFound` for an unknown class.
@@ -35,8 +36,10 @@ impl Store {
                 )));
             }
             db.execute(
-                "INSERT INTO user (id, name, email, os_uid, role, created_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+                "INSERT INTO user (id, name, email, os_uid, role, created_at, port_slot)
+                 SELECT ?1, ?2, ?3, ?4, ?5, ?6, min(slot)
+                 FROM (SELECT 0 AS slot UNION ALL SELECT port_slot + 1 FROM user)
+                 WHERE slot NOT IN (SELECT port_slot FROM user)",
                 params![
                     new.id.to_string(),
                     new.name.as_str(),

@@ -35,6 +35,24 @@ async fn a_new_user_has_the_quota_of_their_class_at_once() {
 }
 
 #[tokio::test]
+async fn every_user_has_a_span_of_ports_that_nobody_else_has() {
+    let w = World::new().await;
+    let mut slots = Vec::new();
+    for name in ["ada", "ben", "eve"] {
+        let id = w.user(name).await;
+        slots.push(w.store.user(&id.to_string()).unwrap().port_slot);
+    }
+    assert_eq!(slots, [0, 1, 2]);
+    let ben = w.store.user("ben").unwrap().id;
+    w.store.delete_user(ben, false, w.actor()).await.unwrap();
+    // The first that is free is given again.
+    for (name, slot) in [("flo", 1), ("gus", 3)] {
+        w.user(name).await;
+        assert_eq!(w.store.user(name).unwrap().port_slot, slot, "{name}");
+    }
+}
+
+#[tokio::test]
 async fn names_and_uids_are_unique_and_found_again() {
     let w = World::new().await;
     let new = NewUser {

@@ -12,6 +12,7 @@ use plimsoll_store::{
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::config::Ports;
 use crate::meter::{ContainerUse, Usage};
 
 /// Unix milliseconds as RFC 3339.
@@ -131,10 +132,13 @@ pub(super) fn remedy(r: &Remedy) -> Value {
     json!({"kind": r.kind, "text": r.text, "command": r.command, "frees": frees})
 }
 
-pub(super) fn user(u: &User) -> Value {
+/// A user, with the span of host ports that is theirs.
+pub(super) fn user(u: &User, ports: &Ports) -> Value {
+    let span = ports.of_slot(u.port_slot);
     json!({
         "id": u.id, "name": u.name, "email": u.email, "osUid": u.os_uid, "role": u.role.name(),
         "defaultTeam": u.default_team, "suspended": u.suspended, "draining": u.draining,
+        "ports": span.map(|span| format!("{}-{}", span.first, span.last)),
         "createdAt": time(u.created_ms),
     })
 }

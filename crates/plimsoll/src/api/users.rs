@@ -17,6 +17,7 @@ use super::output;
 use super::problem::{Answer, Problem};
 use crate::clock::new_id;
 use crate::state::App;
+use crate::tasks::{in_full, networks};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -50,14 +51,18 @@ pub(super) async fn add(
         class: new.class,
     };
     let user = app.store.add_user(user, caller.actor(&app, None)).await?;
-    Ok((StatusCode::CREATED, Json(output::user(&user))).into_response())
+    Ok((
+        StatusCode::CREATED,
+        Json(output::user(&user, &app.config.ports)),
+    )
+        .into_response())
 }
 
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Value>> {
     caller.reads_all()?;
     let users = app.store.users().await?;
     Ok(Json(
-        json!({"items": users.iter().map(output::user).collect::<Vec<_>>()}),
+        json!({"items": users.iter().map(|u| output::user(u, &app.config.ports)).collect::<Vec<_>>()}),
     ))
 }
 
@@ -68,7 +73,7 @@ pub(super) async fn show(
 ) -> Answer<Json<Value>> {
     let user = caller.user(&app, &user).await?;
     let places = app.store.members(None, Some(user.id)).await?;
-    let mut shown = output::user(&user);
+    let mut shown = output::user(&user, &app.config.ports);
     shown["teams"] = Value::Array(places.iter().map(output::member).collect());
     Ok(Json(shown))
 }
@@ -81,7 +86,7 @@ pub(super) async fn me(State(app): State<Arc<App>>, caller: Caller) -> Answer<Js
     };
     Ok(Json(json!({
         "name": caller.name, "role": caller.role_name(),
-        "user": caller.user.as_ref().map(output::user),
+        "user": caller.user.as_ref().map(|u| output::user(u, &app.config.ports)),
         "teams": teams.iter().map(output::member).collect::<Vec<_>>(),
     })))
 }
@@ -116,7 +121,7 @@ pub(super) async fn change(
             actor,
         )
         .await?;
-    Ok(Json(output::user(&changed)))
+    Ok(Json(output::user(&changed, &app.config.ports)))
 }
 
 #[derive(Debug, Deserialize)]
@@ -144,6 +149,10 @@ pub(super) async fn delete(
 ) -> Answer {
     let user = caller.user(&app, &user).await?;
     caller.admin()?;
+    if let Err(error) = networks::leave(&app, user.id).await {
+        // Their networks stay, and are the reason they do.
+        tracing::warn!(error = in_full(&error), "a user's networks stay");
+    }
     Ok(gone(
         app.store
             .delete_user(user.id, how.drain, caller.actor(&app, None))

@@ -53,6 +53,7 @@ pub(super) async fn run(client: &Client, command: UserCommand) -> Result<Answer,
                 ("UID", Align::Right),
                 ("ROLE", Align::Left),
                 ("STATE", Align::Left),
+                ("PORTS", Align::Left),
                 ("EMAIL", Align::Left),
             ]);
             for user in items(&users) {
@@ -61,6 +62,7 @@ pub(super) async fn run(client: &Client, command: UserCommand) -> Result<Answer,
                     text(user, "osUid"),
                     text(user, "role"),
                     state(user).to_owned(),
+                    text(user, "ports"),
                     text(user, "email"),
                 ]);
             }
@@ -167,6 +169,7 @@ fn shown(user: &Value) -> String {
         ("email", text(user, "email")),
         ("role", text(user, "role")),
         ("state", state(user).to_owned()),
+        ("ports", text(user, "ports")),
         ("since", text(user, "createdAt")),
     ] {
         let _ = writeln!(shown, "{label:<7} {}", printable(&value));

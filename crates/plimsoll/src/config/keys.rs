@@ -8,6 +8,7 @@ use std::path::Path;
 
 use plimsoll_core::entity::Name;
 use plimsoll_host::cgroup::Instance;
+use plimsoll_host::subnet::Subnet;
 
 use super::Config;
 
@@ -201,6 +202,76 @@ pub static KEYS: &[Key] = &[
         check: |c| absolute(&c.mounts.stash),
     },
     Key {
+        path: "networks.pool",
+        set: |c, text| {
+            text.clone_into(&mut c.networks.pool);
+            Ok(())
+        },
+        check: |c| match c.networks.pool.parse::<Subnet>() {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        },
+    },
+    Key {
+        path: "networks.prefix",
+        set: |c, text| whole(text).map(|n| c.networks.prefix = n),
+        check: |c| {
+            let pool = c.networks.pool.parse::<Subnet>();
+            let least = pool.map_or(8, |pool| pool.prefix().max(8));
+            // Fewer addresses than a /29 has leave none for containers.
+            if (least..=29).contains(&c.networks.prefix) {
+                Ok(())
+            } else {
+                Err(format!(
+                    "must be from {least} to 29 with this networks.pool"
+                ))
+            }
+        },
+    },
+    Key {
+        path: "networks.per_user_max",
+        set: |c, text| whole(text).map(|n| c.networks.per_user_max = n),
+        check: |_| Ok(()),
+    },
+    Key {
+        path: "ports.first",
+        set: |c, text| whole(text).map(|n| c.ports.first = n),
+        check: |c| unprivileged(c.ports.first),
+    },
+    Key {
+        path: "ports.last",
+        set: |c, text| whole(text).map(|n| c.ports.last = n),
+        check: |c| {
+            if c.ports.last >= c.ports.first {
+                unprivileged(c.ports.last)
+            } else {
+                Err("must not be below ports.first".to_owned())
+            }
+        },
+    },
+    Key {
+        path: "ports.per_user",
+        set: |c, text| whole(text).map(|n| c.ports.per_user = n),
+        check: |c| {
+            if c.ports.per_user > 0 {
+                Ok(())
+            } else {
+                Err("must be at least 1".to_owned())
+            }
+        },
+    },
+    Key {
+        path: "ports.outside",
+        set: |c, text| {
+            text.clone_into(&mut c.ports.outside);
+            Ok(())
+        },
+        check: |c| match c.ports.outside.as_str() {
+            "remap" | "refuse" => Ok(()),
+            _ => Err("must be remap or refuse".to_owned()),
+        },
+    },
+    Key {
         path: "reservations.gateway_ttl_s",
         set: |c, text| whole(text).map(|n| c.reservations.gateway_ttl_s = n),
         check: |c| ttl(c.reservations.gateway_ttl_s),
@@ -249,9 +320,17 @@ fn words(text: &str) -> Vec<String> {
     parts.map(str::to_owned).collect()
 }
 
-fn whole(text: &str) -> Result<u64, String> {
+fn whole<N: std::str::FromStr>(text: &str) -> Result<N, String> {
     text.parse()
-        .map_err(|_| "must be a whole number".to_owned())
+        .map_err(|_| "must be a whole number in range".to_owned())
+}
+
+fn unprivileged(port: u16) -> Result<(), String> {
+    if port >= 1024 {
+        Ok(())
+    } else {
+        Err("must be 1024 or above: the ports below are the host's".to_owned())
+    }
 }
 
 fn number(text: &str) -> Result<f64, String> {
@@ -406,6 +485,18 @@ mod tests {
             ("tenants.provision_groups", "staff, ml", true),
             ("tenants.contact", "root@example.org", true),
             ("tenants.contact", "a\u{1b}[31mb", false),
+            ("networks.pool", "10.64.0.0/12", true),
+            ("networks.pool", "10.64.0.1/12", false),
+            ("networks.prefix", "24", true),
+            ("networks.prefix", "30", false),
+            ("networks.prefix", "12", false),
+            ("networks.per_user_max", "0", true),
+            ("ports.first", "1023", false),
+            ("ports.last", "65536", false),
+            ("ports.last", "19999", false),
+            ("ports.per_user", "0", false),
+            ("ports.outside", "refuse", true),
+            ("ports.outside", "allow", false),
             ("reservations.gateway_ttl_s", "1", true),
             ("reservations.gateway_ttl_s", "0", false),
             ("reservations.api_ttl_s", "-1", false),

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 pub use load::{ConfigError, DEFAULT_FILE, Sources, Warning};
 
+use plimsoll_host::request::create::PortRange;
 use serde::Deserialize;
 
 /// Everything a server can be told.
@@ -38,6 +39,10 @@ pub struct Config {
     pub tenants: Tenants,
     /// Folders of the host in containers.
     pub mounts: Mounts,
+    /// Networks of tenants.
+    pub networks: Networks,
+    /// Host ports of tenants.
+    pub ports: Ports,
     /// Reservations.
     pub reservations: Reservations,
     /// Metering.
@@ -148,6 +153,68 @@ impl Default for Retention {
     }
 }
 
+/// The networks tenants make.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Networks {
+    /// Their subnets are cut from this one.
+    pub pool: String,
+    /// The size of each: how many leading bits its addresses share.
+    pub prefix: u8,
+    /// The most one user may have beside their default one.
+    pub per_user_max: u64,
+}
+
+impl Default for Networks {
+    fn default() -> Self {
+        Self {
+            pool: "10.201.0.0/16".into(),
+            prefix: 26,
+            per_user_max: 8,
+        }
+    }
+}
+
+/// The host ports tenants publish on: a span of its own for each.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ports {
+    /// The first port of the first user.
+    pub first: u16,
+    /// The last port of all; the kernel gives out those from 32768 on by itself.
+    pub last: u16,
+    /// How many each user has.
+    pub per_user: u16,
+    /// What becomes of a port outside its user's span: `remap` or `refuse`.
+    pub outside: String,
+}
+
+impl Default for Ports {
+    fn default() -> Self {
+        Self {
+            first: 20_000,
+            last: 32_767,
+            per_user: 50,
+            outside: "remap".into(),
+        }
+    }
+}
+
+impl Ports {
+    /// The span of the user in this slot; `None` when the ports end before it.
+    #[must_use]
+    pub fn of_slot(&self, slot: u32) -> Option<PortRange> {
+        let each = u32::from(self.per_user);
+        let first = u32::from(self.first).checked_add(slot.checked_mul(each)?)?;
+        let last = first.checked_add(each.checked_sub(1)?)?;
+        let range = PortRange {
+            first: u16::try_from(first).ok()?,
+            last: u16::try_from(last).ok()?,
+        };
+        (range.last <= self.last).then_some(range)
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -161,6 +228,8 @@ impl Default for Config {
             cgroup_root: "/sys/fs/cgroup".into(),
             tenants: Tenants::default(),
             mounts: Mounts::default(),
+            networks: Networks::default(),
+            ports: Ports::default(),
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),

@@ -23,11 +23,12 @@ use plimsoll_store::{
     ReservationFilter, StoreError, TeamChoice, User,
 };
 use serde_json::json;
+use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
-use super::{lifecycle, names, volumes};
+use super::{lifecycle, names, networks, volumes};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
@@ -84,7 +85,9 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         project: project.as_deref(),
         os_user: os_user.as_ref(),
     };
-    let judged = judged(&app, &user, &path, &asks, id).await?;
+    let mut judged = judged(&app, &user, &path, &asks, id).await?;
+    networks::place(&app, &user, &name, &mut judged).await?;
+    let ports = networks::publish(&app, &user, &mut judged).await?;
 
     // The very team whose cgroup the body names, whatever the default becomes meanwhile.
     let team = match &path.owner {
@@ -105,6 +108,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         name,
         image: request.image,
         user,
+        _ports: ports,
         os_user,
     };
     // The client may go away at any moment; what was begun is finished all the same.
@@ -120,6 +124,8 @@ struct Intent {
     name: String,
     image: String,
     user: User,
+    /// Held until the engine has the container: see [`networks::publish`].
+    _ports: Option<OwnedMutexGuard<()>>,
     os_user: Option<OsUser>,
 }
 

@@ -1,4 +1,5 @@
-//! The engine's events, one by one: only those of the caller's containers, with the caller's names.
+//! The engine's events, one by one: only those of the caller's containers and networks, with the
+//! caller's names.
 
 use http::Response;
 use plimsoll_host::request::query::QueryBuilder;
@@ -9,27 +10,44 @@ use super::answer::Body;
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{names, resolve, stream};
+use super::{names, networks, resolve, stream};
 use crate::labels;
 use crate::state::App;
 
 pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
     let (since, until) = (call.query.str("since"), call.query.str("until"));
-    let mut filters =
-        call.query
-            .filters(&["container", "event", "image", "label", "type", "scope"])?;
+    let mut filters = call.query.filters(&[
+        "container",
+        "event",
+        "image",
+        "label",
+        "network",
+        "type",
+        "scope",
+    ])?;
     let query = std::mem::take(&mut call.query);
     query.finish()?;
     for value in filters.get_mut("container").into_iter().flatten() {
         *value = resolve::container(&call.app, &call.user, value)?.id;
     }
+    for value in filters.get_mut("network").into_iter().flatten() {
+        *value = networks::filter_value(&call.app, &call.user, value)?;
+    }
     // The engine knows the image by its id alone.
     let images = filters.remove("image").unwrap_or_default();
-    // Nothing but containers has events for a tenant.
-    let only_others = filters
-        .get("type")
-        .is_some_and(|kinds| !kinds.is_empty() && !kinds.iter().any(|k| k == "container"));
-    filters.insert("type".to_owned(), vec!["container".to_owned()]);
+    // Nothing but these has events for a tenant. Of a network they carry no labels.
+    let mut kinds = vec!["container".to_owned(), "network".to_owned()];
+    if filters.contains_key("label") || !images.is_empty() {
+        kinds.truncate(1);
+    }
+    if let Some(wanted) = filters.get("type").filter(|wanted| !wanted.is_empty()) {
+        kinds.retain(|kind| wanted.contains(kind));
+    }
+    let only_others = kinds.is_empty();
+    if only_others {
+        kinds.push("container".to_owned());
+    }
+    filters.insert("type".to_owned(), kinds);
     let query = QueryBuilder::new()
         .opt_str("since", since.as_deref())
         .opt_str("until", until.as_deref())
@@ -42,6 +60,10 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
         if only_others {
             return None;
         }
+        let prefix = names::in_engine(&user.name, user.id, "");
+        if event["Type"] == "network" {
+            return networks::event(&app, &user, &prefix, event);
+        }
         let id = event["Actor"]["ID"].as_str()?.to_owned();
         let reservation = resolve::by_id(&app, &user, &id).ok().flatten();
         let reservation = reservation.or_else(|| being_created(&app, &user, &event))?;
@@ -49,7 +71,6 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
         if !images.is_empty() && !images.iter().any(|wanted| image_fits(named, wanted)) {
             return None;
         }
-        let prefix = names::in_engine(&user.name, user.id, "");
         Some(show(event, &prefix, &reservation))
     }))
 }

@@ -13,6 +13,7 @@ mod images;
 mod lifecycle;
 mod mounts;
 mod names;
+mod networks;
 mod refused;
 mod resolve;
 mod route;

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::labels;
 
-/// The engine's name for a tenant's container.
+/// The engine's name for a tenant's container or network.
 pub(super) fn in_engine(user_name: &str, user: UserId, name: &str) -> String {
     let hex = user.hex();
     format!("{user_name}.{}.{name}", &hex[hex.len() - 12..])

@@ -16,7 +16,7 @@ use super::answer::{self, Body};
 use super::identity::{self, Peer};
 use super::refused::Refused;
 use super::{
-    create, events, exec, images, lifecycle, start, stream, system, update, view, volumes,
+    create, events, exec, images, lifecycle, networks, start, stream, system, update, view, volumes,
 };
 use crate::engine_facts::engine_facts;
 use crate::state::App;
@@ -153,8 +153,15 @@ async fn dispatch(
         ["images", name @ .., "history"] if get && !name.is_empty() => {
             images::history(call, &name.join("/")).await
         }
+        ["networks"] if get => networks::list(call).await,
+        ["networks", "create"] if post => networks::create(call).await,
+        ["networks", "prune"] if post => networks::prune(call).await,
+        ["networks", id] if get => networks::inspect(call, id).await,
+        ["networks", id] if delete => networks::delete(call, id).await,
+        ["networks", id, "connect"] if post => networks::connect(call, id).await,
+        ["networks", id, "disconnect"] if post => networks::disconnect(call, id).await,
+
         // Tenants have none of these, and `docker inspect NAME` asks for each kind in turn.
-        ["networks", name] if get => Err(Refused::NotFound(format!("network {name} not found"))),
         ["volumes"] if get => volumes::list(call).await,
         ["volumes", "create"] if post => volumes::create(call).await,
         ["volumes", "prune"] if post => volumes::prune(call).await,
@@ -174,7 +181,6 @@ fn closed(method: &Method, parts: &[&str]) -> Refused {
             "build images where you may, and ask an administrator to load them"
         }
         ["images", ..] => "ask an administrator to bring the image onto this host",
-        ["networks", ..] => "run containers without named networks",
         [
             "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" | "plugins",
             ..,

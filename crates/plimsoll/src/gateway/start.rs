@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::{Method, Response};
 use plimsoll_core::Dimension;
 use plimsoll_core::units::MilliCpu;
-use plimsoll_host::engine::empty;
+use plimsoll_host::engine::{EngineBody, empty};
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{Reservation, User};
 
@@ -15,7 +15,7 @@ use super::create::{refused_mount, settle_own};
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
-use super::{lifecycle, names};
+use super::{lifecycle, names, networks};
 use crate::caps;
 use crate::engine_facts::engine_facts;
 use crate::folders;
@@ -66,29 +66,38 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
             return Err(refused);
         }
         let path = format!("/containers/{}/{verb}", owned.id);
-        let sent = app
-            .engine
-            .send(Method::POST, &path, &[], empty(), Some(START_TIMEOUT))
-            .await;
-        let answered = match sent {
-            Ok(response) => answer::accepted(response).await,
-            Err(error) => Err(error.into()),
-        };
+        let mut answered = asked(&app, &path).await;
+        if let Err(refused) = &answered
+            && networks::restored(&app, &user, &owned.id, refused)
+                .await
+                .unwrap_or(false)
+        {
+            answered = asked(&app, &path).await;
+        }
         if let Err(error) = settle_locked(&app, &owned.id).await {
             tracing::debug!(error = in_full(&error), "left to the reconciler");
             app.wake.reconcile.notify_one();
         }
         app.wake.collect.notify_one();
-        let response = answered.map_err(|refused| {
-            refused.renamed(
-                &names::of(&owned.reservation),
-                &names::shown(&owned.reservation),
-            )
-        })?;
-        Ok(answer::status(response.status()))
+        match answered {
+            Ok(response) => Ok(answer::status(response.status())),
+            Err(refused) => {
+                let refused = networks::explain(&app, &user, refused).await;
+                // Its own name and its networks'.
+                Err(refused.renamed(&names::in_engine(&user.name, user.id, ""), ""))
+            }
+        }
     })
     .await;
     done.unwrap_or(Err(Refused::EngineNonsense))
+}
+
+async fn asked(app: &App, path: &str) -> Result<Response<EngineBody>, Refused> {
+    let sent = app
+        .engine
+        .send(Method::POST, path, &[], empty(), Some(START_TIMEOUT))
+        .await?;
+    answer::accepted(sent).await
 }
 
 /// Everything that must hold before the engine is asked.

@@ -84,6 +84,9 @@ pub(super) async fn info(call: Call) -> Result<Response<Body>, Refused> {
     let memory = limits[Dimension::Memory]
         .at_most()
         .unwrap_or(info.mem_total);
+    let mut labels = vec![format!("plimsoll.user={}", call.user.name)];
+    let span = app.config.ports.of_slot(call.user.port_slot);
+    labels.extend(span.map(|span| format!("plimsoll.ports={}-{}", span.first, span.last)));
     let mut body = json!({
         "ID": info.id, "Name": info.name, "ServerVersion": info.server_version,
         "Containers": own.len(), "ContainersRunning": running, "ContainersPaused": paused,
@@ -92,7 +95,7 @@ pub(super) async fn info(call: Call) -> Result<Response<Body>, Refused> {
         "CgroupVersion": info.cgroup_version, "KernelVersion": info.kernel_version,
         "OperatingSystem": info.operating_system, "Architecture": std::env::consts::ARCH,
         "NCPU": cpus, "MemTotal": memory, "LiveRestoreEnabled": info.live_restore_enabled,
-        "Labels": [format!("plimsoll.user={}", call.user.name)],
+        "Labels": labels,
         "SecurityOptions": info.security_options,
     });
     if let (Value::Object(body), Value::Object(constant)) = (&mut body, what_never_differs()) {

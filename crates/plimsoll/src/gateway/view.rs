@@ -12,7 +12,7 @@ use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{mounts, names, resolve, stream};
+use super::{mounts, names, networks, resolve, stream};
 use crate::state::App;
 
 /// Filters of a list that mean the same for a tenant as for the engine.
@@ -24,6 +24,8 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     let all = call.query.bool("all")?;
     let size = call.query.bool("size")?;
     let limit = call.query.i64("limit")?;
+    // What the Python library sends and no engine has read for years.
+    call.query.raw("trunc_cmd");
     let last = call.query.i64("last")?.or(limit).filter(|n| *n > 0);
     let mut allowed = PASSED.to_vec();
     allowed.extend(["name", "id", "before", "since"]);
@@ -37,6 +39,10 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
             *value = resolve::container(&call.app, &call.user, value)?.id;
         }
     }
+    for value in filters.get_mut("network").into_iter().flatten() {
+        *value = networks::filter_value(&call.app, &call.user, value)?;
+    }
+    let shown_networks = networks::Shown::to(&call.app, &call.user).await?;
     let own = resolve::all(&call.app, &call.user).await?;
     let query = QueryBuilder::new()
         .bool("all", all || last.is_some())
@@ -59,6 +65,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
             container["Image"] = json!(image);
         }
         names::clean_labels(&mut container["Labels"]);
+        shown_networks.container(&mut container);
         mounts::show(&mut container, reservation);
         shown.push(container);
         if last.is_some_and(|last| shown.len() as i64 >= last) {
@@ -93,7 +100,7 @@ pub(super) async fn listed(
 }
 
 /// Whether a name fits a filter: contained in it, or anchored with `^` and `$` as clients do.
-fn name_fits(name: &str, wanted: &str) -> bool {
+pub(super) fn name_fits(name: &str, wanted: &str) -> bool {
     let start = wanted.strip_prefix('^');
     let rest = start.unwrap_or(wanted);
     let end = rest.strip_suffix('$');
@@ -123,6 +130,8 @@ pub(super) async fn inspect(mut call: Call, reference: &str) -> Result<Response<
         seen => seen?,
     };
     show(&mut seen, &owned.reservation);
+    let shown_networks = networks::Shown::to(&call.app, &call.user).await?;
+    shown_networks.container(&mut seen);
     Ok(answer::json(StatusCode::OK, &seen))
 }
 

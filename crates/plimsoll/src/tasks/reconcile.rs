@@ -16,7 +16,7 @@ use crate::folders;
 use crate::labels;
 use crate::settle::settle;
 use crate::state::App;
-use crate::tasks::in_full;
+use crate::tasks::{in_full, networks};
 
 /// The name under which the task reports.
 pub const NAME: &str = "reconcile";
@@ -118,6 +118,7 @@ async fn reconcile(app: &App) -> Result<Mended, String> {
     for container in &listed {
         mended.bound += usize::from(bind(app, container).await?);
     }
+    mended.settled += networks::reconcile(app).await?;
     mended.volumes = super::volumes::reconcile(app, began_ms).await?;
     mended.mounts = folders::reconcile(app, began_ms).await?;
     let actor = Actor {

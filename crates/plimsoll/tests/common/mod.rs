@@ -225,6 +225,11 @@ impl Drop for Server {
             for id in ids.split_whitespace() {
                 self.docker(&["rm", "-f", id]);
             }
+            let listed = self.docker(&["network", "ls", "-q", "--filter", &label]);
+            let ids = String::from_utf8_lossy(&listed.stdout).into_owned();
+            for id in ids.split_whitespace() {
+                self.docker(&["network", "rm", id]);
+            }
         }
         if !self.engine.contains("nonexistent") {
             let listed = self.docker(&["volume", "ls", "-q", "--filter", &label]);

@@ -113,9 +113,6 @@ pub(super) struct HostConfig {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) console_size: Option<[u64; 2]>,
     #[serde(skip_serializing_if = "is_zero")]
-    pub(super) port_bindings: BTreeMap<String, Vec<PortBinding>>,
-    pub(super) publish_all_ports: bool,
-    #[serde(skip_serializing_if = "is_zero")]
     pub(super) cap_add: Vec<String>,
     #[serde(skip_serializing_if = "is_zero")]
     pub(super) cap_drop: Vec<String>,

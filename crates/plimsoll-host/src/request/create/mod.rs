@@ -8,7 +8,9 @@
 mod body;
 mod gpu;
 mod mounts;
+mod network;
 mod parse;
+mod ports;
 mod rules;
 mod storage;
 #[cfg(test)]
@@ -27,6 +29,8 @@ pub use gpu::{GpuAsk, GpuRequest};
 pub use mounts::{
     HostUse, MountPolicy, VolumeRequest, VolumeSettings, VolumeUse, is_anonymous, stash_index,
 };
+pub use network::{Attachment, Endpoint, Link, NetworkAsk, NetworkMode};
+pub use ports::{PortPairs, PortRange, PortsAsked, PortsGiven};
 use storage::LogAsked;
 
 /// Labels that start so are Plimsoll's, in any letter case.
@@ -44,8 +48,6 @@ pub struct Policy {
     pub fill_in: bool,
     /// GPUs on this host.
     pub gpus_available: u64,
-    /// The lowest host port a tenant may publish.
-    pub host_port_min: u16,
     /// The runtime the engine uses by itself; naming it is not a request.
     pub default_runtime: String,
     /// The cgroup the container goes under.
@@ -65,7 +67,6 @@ impl Policy {
             storage_opt: false,
             fill_in: true,
             gpus_available: 0,
-            host_port_min: 1024,
             default_runtime: "runc".to_owned(),
             cgroup_parent: cgroup_parent.into(),
             labels: BTreeMap::new(),
@@ -103,8 +104,8 @@ pub struct CreateRequest {
     pub project: Option<String>,
     /// The tenant's labels, without reserved ones.
     pub labels: BTreeMap<String, String>,
-    /// The network: `default`, `bridge` or `none`.
-    pub network: String,
+    /// The network.
+    pub network: NetworkAsk,
     /// The resource fields.
     pub asked: Asked,
     reserved: BTreeMap<String, String>,
@@ -121,7 +122,7 @@ pub struct CreateRequest {
     storage: Option<u64>,
     log: LogAsked,
     gpus: Option<GpuRequest>,
-    host_ports: Vec<u16>,
+    ports: PortsAsked,
     warnings: Vec<String>,
 }
 
@@ -148,6 +149,10 @@ pub struct Judged {
     pub project: Option<String>,
     /// GPUs to pin with [`Judged::pin_gpus`] before the body is sent.
     pub gpus: Option<GpuRequest>,
+    /// The network it wants. The body has none until [`Judged::attach`].
+    pub network: NetworkAsk,
+    /// The ports it wants to publish. The body has none until [`Judged::publish`].
+    pub ports: PortsAsked,
     /// Volumes that must be there before the engine creates the container.
     pub volumes: Vec<VolumeUse>,
     /// Folders of the host that must be mounted for it by then.
@@ -204,19 +209,10 @@ pub fn judge(
             "leave the option out",
         ));
     }
-    if let Some(port) = request
-        .host_ports
-        .iter()
-        .find(|port| **port < policy.host_port_min)
-    {
-        return Err(Refusal::policy(
-            "HostConfig.PortBindings",
-            format!("publishing host port {port}"),
-            format!("ports below {} belong to the host", policy.host_port_min),
-            "choose a higher port, or leave the host port out to get a free one",
-        ));
+    let mut ports = request.ports.clone();
+    if request.publish_all {
+        ports.publish_all(config.exposed_ports.keys().cloned(), image)?;
     }
-    rules::publish_all(request.publish_all, &config, image)?;
 
     let mut requested = numbers(request, policy, defaults, &mut warnings)?;
     let temp = storage::temp(request, policy, defaults)?;
@@ -239,12 +235,11 @@ pub fn judge(
     config.image.clone_from(&image.id);
     config.labels = labels(request, policy, image, &mut warnings);
 
-    host.network_mode.clone_from(&request.network);
+    "none".clone_into(&mut host.network_mode);
     host.cgroup_parent.clone_from(&policy.cgroup_parent);
     host.cgroupns_mode = "private";
     host.restart_policy = request.restart;
     host.auto_remove = request.auto_remove;
-    host.publish_all_ports = request.publish_all;
     host.log_config = if policy.fill_in {
         log.body()
     } else {
@@ -288,6 +283,8 @@ pub fn judge(
         team: request.team.clone(),
         project: request.project.clone(),
         gpus: request.gpus.clone(),
+        network: request.network.clone(),
+        ports,
         volumes: mounted.volumes,
         host_mounts: mounted.host,
         as_owner,
@@ -340,6 +337,20 @@ impl Judged {
     #[must_use]
     pub fn restarts(&self) -> bool {
         self.restart_policy.name != RestartName::No
+    }
+
+    /// Writes the network it is given into the body.
+    pub fn attach(&mut self, attachment: &Attachment) {
+        let (mode, networking) = attachment.body();
+        self.body["HostConfig"]["NetworkMode"] = mode.into();
+        self.body["NetworkingConfig"] = networking;
+    }
+
+    /// Writes the ports it is given into the body.
+    pub fn publish(&mut self, given: &PortsGiven) {
+        let bindings = serde_json::to_value(&given.bindings);
+        self.body["HostConfig"]["PortBindings"] = bindings.expect("plain texts serialise");
+        self.warnings.extend(given.warnings.iter().cloned());
     }
 
     /// Writes the devices chosen for this container into the body, in place of a count.

@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::body::{Config, HostConfig};
 use super::gpu::GpuRequest;
 use super::storage::{self, LogAsked};
-use super::{CreateRequest, is_reserved, mounts, rules};
-use crate::request::json::{self, Fields, Json, short};
+use super::{CreateRequest, is_reserved, mounts, network, ports, rules};
+use crate::request::json::{self, Fields, short};
 use crate::request::limits::{Asked, RestartName, RestartPolicy, amount};
 use crate::request::refusal::Refusal;
 use crate::request::shared::{console, plain, working_dir};
@@ -92,7 +92,7 @@ const HOST_FIELDS: [&str; 71] = [
 ];
 
 /// Fields of `HostConfig` no tenant may set: field, what a user would have written, why.
-const DENIED: [(&str, &str, &str, &str); 24] = [
+const DENIED: [(&str, &str, &str, &str); 23] = [
     (
         "Privileged",
         "--privileged",
@@ -116,12 +116,6 @@ const DENIED: [(&str, &str, &str, &str); 24] = [
         "--volumes-from",
         "it reaches into another container",
         "run without it",
-    ),
-    (
-        "Links",
-        "--link",
-        "it reaches into another container",
-        "leave the option out",
     ),
     (
         "Annotations",
@@ -315,7 +309,7 @@ pub(super) fn parse(body: &[u8]) -> Result<CreateRequest, Refusal> {
     top.finish(&HARMLESS, &mut warnings)?;
 
     deny(&mut fields)?;
-    let network = network(&mut fields, networking)?;
+    let network = network::take(&mut fields, networking)?;
     let restart = RestartPolicy::take(&mut fields)?.unwrap_or_default();
     let auto_remove = fields.bool("AutoRemove")?.unwrap_or(false);
     if auto_remove && restart.name != RestartName::No {
@@ -346,12 +340,11 @@ pub(super) fn parse(body: &[u8]) -> Result<CreateRequest, Refusal> {
             "use 0 to 1000",
         ));
     }
-    let (port_bindings, host_ports) = rules::bindings(&mut fields)?;
+    let ports = ports::take(&mut fields)?;
     let host = HostConfig {
         ipc_mode: ipc(&mut fields)?,
         cpuset_cpus: rules::cpuset(&mut fields)?,
         console_size: console_size(&mut fields)?,
-        port_bindings,
         cap_add: rules::cap_add(&mut fields)?,
         cap_drop: rules::cap_drop(&mut fields)?,
         security_opt: rules::security_opt(&mut fields)?,
@@ -388,7 +381,7 @@ pub(super) fn parse(body: &[u8]) -> Result<CreateRequest, Refusal> {
         storage: storage::take_layer(&mut fields)?,
         log: LogAsked::take(&mut fields)?,
         gpus: GpuRequest::take(&mut fields)?,
-        host_ports,
+        ports,
         warnings: Vec::new(),
     };
     fields.finish(&HARMLESS_HOST, &mut warnings)?;
@@ -464,69 +457,4 @@ fn ipc(fields: &mut Fields) -> Result<&'static str, Refusal> {
 fn console_size(fields: &mut Fields) -> Result<Option<[u64; 2]>, Refusal> {
     let name = fields.name("ConsoleSize");
     console(&name, fields.array("ConsoleSize")?.as_deref())
-}
-
-/// The network. User-defined networks are for the module that owns their names.
-fn network(fields: &mut Fields, config: Option<Fields>) -> Result<String, Refusal> {
-    let mode = fields.str("NetworkMode")?.unwrap_or_default();
-    let mode = match mode.as_str() {
-        "" | "default" => "default",
-        "bridge" => "bridge",
-        "none" => "none",
-        other => {
-            return Err(Refusal::policy(
-                fields.name("NetworkMode"),
-                format!("--network {}", short(other)),
-                if other == "host" || other.starts_with("container:") {
-                    "it shares a network with the host or another container"
-                } else {
-                    "networks other than bridge and none are not available yet"
-                },
-                "use --network bridge or none",
-            ));
-        }
-    };
-    if let Some(mut config) = config {
-        let name = config.name("EndpointsConfig");
-        for (network, endpoint) in config.map("EndpointsConfig")?.unwrap_or_default() {
-            let field = format!("{name}.{}", short(&network));
-            let same = match network.as_str() {
-                "default" | "bridge" => mode != "none",
-                "none" => mode == "none",
-                _ => false,
-            };
-            if !same {
-                return Err(Refusal::policy(
-                    field,
-                    format!("joining the network {}", short(&network)),
-                    "networks other than bridge and none are not available yet",
-                    "use --network bridge or none",
-                ));
-            }
-            if let Some(setting) = first_setting(&endpoint) {
-                return Err(Refusal::policy(
-                    format!("{field}.{}", short(&setting)),
-                    format!("the network setting {}", short(&setting)),
-                    "addresses and aliases on the shared bridge are the engine's to give",
-                    "leave the option out",
-                ));
-            }
-        }
-        config.finish(&[], &mut Vec::new())?;
-    }
-    Ok(mode.to_owned())
-}
-
-/// The first setting of an endpoint that is not empty. Nothing of an endpoint is forwarded, so the
-/// names inside need no list.
-fn first_setting(endpoint: &Json) -> Option<String> {
-    match endpoint {
-        Json::Object(map) => map.iter().find_map(|(key, value)| match value {
-            Json::Object(_) => first_setting(value).map(|inner| format!("{key}.{inner}")),
-            zero if zero.is_zero() => None,
-            _ => Some(key.clone()),
-        }),
-        zero if zero.is_zero() => None,
-        _ => Some("endpoint".to_owned()),
-    }
 }

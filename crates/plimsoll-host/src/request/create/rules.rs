@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use super::ImageFacts;
-use super::body::{Config, Empty, Healthcheck, PortBinding, Ulimit};
-use crate::request::json::{Fields, Json, short};
+use super::body::{Config, Empty, Healthcheck, Ulimit};
+use crate::request::json::{Fields, short};
 use crate::request::refusal::{BadRequest, Refusal};
 
 /// The most ports one container may expose or publish: the engine runs a host process for each.
-const PORTS_MAX: usize = 256;
+pub(super) const PORTS_MAX: usize = 256;
 /// The most entries of a list that the engine writes into a container's files.
 const ENTRIES_MAX: usize = 256;
 /// Every health check is a process the engine starts; the engine itself would allow one a
@@ -261,7 +261,7 @@ pub(super) fn cpuset(fields: &mut Fields) -> Result<String, Refusal> {
 }
 
 /// `80`, `80/tcp`: one port, as the engine writes it.
-fn port(field: &str, text: &str) -> Result<String, Refusal> {
+pub(super) fn port(field: &str, text: &str) -> Result<String, Refusal> {
     let (number, protocol) = text.split_once('/').unwrap_or((text, "tcp"));
     let number = port_number(number).filter(|n| *n > 0);
     match number {
@@ -273,7 +273,7 @@ fn port(field: &str, text: &str) -> Result<String, Refusal> {
     }
 }
 
-fn port_number(text: &str) -> Option<u16> {
+pub(super) fn port_number(text: &str) -> Option<u16> {
     Some(text)
         .filter(|t| !t.is_empty() && t.len() <= 5 && t.bytes().all(|b| b.is_ascii_digit()))
         .and_then(|t| t.parse().ok())
@@ -291,98 +291,6 @@ pub(super) fn exposed(fields: &mut Fields) -> Result<BTreeMap<String, Empty>, Re
         return Err(Refusal::bad(field, format!("at most {PORTS_MAX} ports")));
     }
     Ok(ports)
-}
-
-/// The ports `-P` would publish are those of the request and of the image together.
-pub(super) fn publish_all(asked: bool, config: &Config, image: &ImageFacts) -> Result<(), Refusal> {
-    let total = config.exposed_ports.len() + image.exposed_ports.len();
-    if asked && (total > PORTS_MAX || image.exposed_ports.iter().any(|p| p.contains('-'))) {
-        return Err(Refusal::policy(
-            "HostConfig.PublishAllPorts",
-            "--publish-all",
-            format!("this image exposes more than {PORTS_MAX} ports, each a process on the host"),
-            "publish the ones you need with -p",
-        ));
-    }
-    Ok(())
-}
-
-/// Bindings by container port.
-pub(super) type Bindings = BTreeMap<String, Vec<PortBinding>>;
-
-/// Port bindings and the host ports they name.
-pub(super) fn bindings(fields: &mut Fields) -> Result<(Bindings, Vec<u16>), Refusal> {
-    let name = fields.name("PortBindings");
-    let mut all = Bindings::new();
-    let mut host_ports = Vec::new();
-    let mut total = 0;
-    for (key, value) in fields.map("PortBindings")?.unwrap_or_default() {
-        let container_port = port(&name, &key)?;
-        let field = format!("{name}.{container_port}");
-        let items = match value {
-            Json::Null => Vec::new(),
-            Json::Array(items) => items,
-            _ => return Err(Refusal::bad(field, "must be an array")),
-        };
-        let mut bindings = Vec::new();
-        for (i, item) in items.into_iter().enumerate() {
-            let field = format!("{field}[{i}]");
-            let Json::Object(map) = item else {
-                return Err(Refusal::bad(field, "must be an object"));
-            };
-            let mut binding = Fields::new(field.clone(), map);
-            let host_ip = binding.str("HostIp")?.unwrap_or_default();
-            let host_port = binding.str("HostPort")?.unwrap_or_default();
-            binding.finish(&[], &mut Vec::new())?;
-            let host_ip = if host_ip.is_empty() {
-                host_ip
-            } else {
-                ip(&format!("{field}.HostIp"), &host_ip)?
-            };
-            bindings.push(PortBinding {
-                host_ip,
-                host_port: host_port_text(
-                    &format!("{field}.HostPort"),
-                    &host_port,
-                    &mut host_ports,
-                )?,
-            });
-        }
-        total += bindings.len();
-        if total > PORTS_MAX {
-            return Err(Refusal::bad(name, format!("at most {PORTS_MAX} ports")));
-        }
-        // `80` and `80/tcp` are the same port.
-        all.entry(container_port).or_default().extend(bindings);
-    }
-    Ok((all, host_ports))
-}
-
-/// A host port: empty or zero for any, a number, or a range the engine picks from.
-fn host_port_text(field: &str, text: &str, host_ports: &mut Vec<u16>) -> Result<String, Refusal> {
-    if text.is_empty() {
-        return Ok(String::new());
-    }
-    let bad = || BadRequest::new(field, "must be a port, a range of ports, or empty");
-    match text.split_once('-') {
-        None => {
-            let n = port_number(text).ok_or_else(bad)?;
-            if n == 0 {
-                return Ok(String::new());
-            }
-            host_ports.push(n);
-            Ok(n.to_string())
-        }
-        Some((first, last)) => {
-            let first = port_number(first).ok_or_else(bad)?;
-            let last = port_number(last).ok_or_else(bad)?;
-            if first > last {
-                return Err(bad().into());
-            }
-            host_ports.push(first);
-            Ok(format!("{first}-{last}"))
-        }
-    }
 }
 
 fn ip(field: &str, text: &str) -> Result<String, Refusal> {

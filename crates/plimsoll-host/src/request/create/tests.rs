@@ -135,8 +135,7 @@ fn what_no_tenant_may_ask_is_refused() {
         (r#""PidMode":"host""#, "HostConfig.PidMode"),
         (r#""PidMode":"container:x""#, "HostConfig.PidMode"),
         (r#""NetworkMode":"host""#, "HostConfig.NetworkMode"),
-        (r#""NetworkMode":"container:x""#, "HostConfig.NetworkMode"),
-        (r#""NetworkMode":"other-net""#, "HostConfig.NetworkMode"),
+        (r#""NetworkMode":"ns:/proc/1/ns/net""#, "HostConfig.NetworkMode"),
         (r#""NetworkMode":"Host""#, "HostConfig.NetworkMode"),
         (r#""IpcMode":"host""#, "HostConfig.IpcMode"),
         (r#""IpcMode":"shareable""#, "HostConfig.IpcMode"),
@@ -163,7 +162,6 @@ fn what_no_tenant_may_ask_is_refused() {
         (r#""Capabilities":["CAP_SYS_ADMIN"]"#, "HostConfig.Capabilities"),
         (r#""Runtime":"nvidia""#, "HostConfig.Runtime"),
         (r#""VolumesFrom":["x"]"#, "HostConfig.VolumesFrom"),
-        (r#""Links":["x:y"]"#, "HostConfig.Links"),
         (r#""VolumeDriver":"nfs""#, "HostConfig.VolumeDriver"),
         (r#""Annotations":{"a":"b"}"#, "HostConfig.Annotations"),
         (r#""LogConfig":{"Type":"syslog"}"#, "HostConfig.LogConfig.Type"),
@@ -185,9 +183,7 @@ fn what_no_tenant_may_ask_is_refused() {
         (r#""Sysctls":{"kernel.shmmax":"1"}"#, "HostConfig.Sysctls"),
         (r#""Sysctls":{"net.core.rmem_max":"1"}"#, "HostConfig.Sysctls"),
         (r#""Sysctls":{"net.core.somaxconn/../../kernel/panic":"1"}"#, "HostConfig.Sysctls"),
-        (r#""PortBindings":{"80/tcp":[{"HostPort":"80"}]}"#, "HostConfig.PortBindings"),
-        (r#""PortBindings":{"80/tcp":[{"HostPort":"00080"}]}"#, "HostConfig.PortBindings"),
-        (r#""PortBindings":{"80":[{"HostPort":"22-2000"}]}"#, "HostConfig.PortBindings"),
+        (r#""PortBindings":{"80/tcp":[{"HostIp":"192.0.2.1"}]}"#, "HostConfig.PortBindings"),
         (r#""Ulimits":[{"Name":"rtprio","Soft":1,"Hard":99}]"#, "HostConfig.Ulimits[0]"),
         (r#""Ulimits":[{"Name":"nice","Soft":40,"Hard":40}]"#, "HostConfig.Ulimits[0]"),
         (r#""Ulimits":[{"Name":"nofile","Soft":-1,"Hard":-1}]"#, "HostConfig.Ulimits[0]"),
@@ -200,9 +196,7 @@ fn what_no_tenant_may_ask_is_refused() {
     for (body, field) in [
         (r#"{"Image":"i","Volumes":{"/proc/v":{}}}"#, "Volumes./proc/v"),
         (r#"{"Image":"i","MacAddress":"02:42:ac:11:00:02"}"#, "MacAddress"),
-        (r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"other":{}}}}"#, "EndpointsConfig.other"),
         (r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"bridge":{"MacAddress":"x"}}}}"#, "EndpointsConfig.bridge.MacAddress"),
-        (r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"bridge":{"IPAMConfig":{"IPv4Address":"x"}}}}}"#, "IPAMConfig.IPv4Address"),
         (r#"{"Image":"i","NetworkingConfig":{"EndpointsConfig":{"host":{}}}}"#, "EndpointsConfig.host"),
     ] {
         refused(body, 403, field);
@@ -587,18 +581,36 @@ fn same_again(judged: &Judged, policy: &Policy) {
 
 #[test]
 fn the_body_carries_what_the_tenant_chose() {
-    let judged = run_with(fixture!("cli-create-many-flags.json"), &policy(), &image()).unwrap();
+    let mut judged = run_with(fixture!("cli-create-many-flags.json"), &policy(), &image()).unwrap();
+    assert_eq!(
+        judged.body["HostConfig"]["NetworkMode"], "none",
+        "until it is given one"
+    );
+    let range = PortRange {
+        first: 8000,
+        last: 8099,
+    };
+    let given = judged.ports.give(range, &PortPairs::new(), false).unwrap();
+    judged.publish(&given);
+    judged.attach(&Attachment::Network {
+        name: "back".to_owned(),
+        endpoint: Endpoint {
+            aliases: vec!["hn".to_owned()],
+            ..Endpoint::default()
+        },
+    });
     let host = json!({
         "CgroupParent": "/plimsoll/u1", "CgroupnsMode": "private", "IpcMode": "private",
-        "NetworkMode": "default", "NanoCpus": 1_500_000_000, "Memory": 536_870_912,
+        "NetworkMode": "back", "NanoCpus": 1_500_000_000, "Memory": 536_870_912,
         "MemorySwap": 536_870_912, "PidsLimit": 100, "ShmSize": 67_108_864,
         "Tmpfs": {"/run": "rw,noexec,nosuid,nodev,size=8388608"},
         "LogConfig": {"Type": "json-file", "Config": {"max-size": "10485760", "max-file": "3"}},
         "RestartPolicy": {"Name": "on-failure", "MaximumRetryCount": 3},
-        "AutoRemove": false, "PublishAllPorts": true, "ReadonlyRootfs": true, "Init": true,
+        "AutoRemove": false, "ReadonlyRootfs": true, "Init": true,
         "PortBindings": {
             "80/tcp": [{"HostIp": "", "HostPort": "8080"}],
-            "443/tcp": [{"HostIp": "127.0.0.1", "HostPort": ""}]
+            "90/tcp": [{"HostIp": "", "HostPort": "8090"}],
+            "443/tcp": [{"HostIp": "127.0.0.1", "HostPort": "8043"}]
         },
         "CapDrop": ["ALL"], "SecurityOpt": ["no-new-privileges"], "GroupAdd": ["100"],
         "Ulimits": [{"Name": "nofile", "Soft": 1024, "Hard": 2048}],
@@ -614,7 +626,8 @@ fn the_body_carries_what_the_tenant_chose() {
         "Healthcheck": {"Test": ["CMD-SHELL", "true"], "Interval": 5_000_000_000_i64},
         "Labels": {"plimsoll.owner": "alice", "x": "y"},
         "StopSignal": "TERM", "StopTimeout": 5,
-        "HostConfig": host
+        "HostConfig": host,
+        "NetworkingConfig": {"EndpointsConfig": {"back": {"Aliases": ["hn"], "Links": []}}}
     });
     assert_eq!(judged.body, expected);
     assert_eq!(judged.warnings, Vec::<String>::new());

@@ -100,9 +100,10 @@ fn packet_filter(setup: &dockerd::Dockerd, root: &Path) -> Check {
             "apt-get install iptables, and restart the engine",
         )
     } else if !setup.iptables {
-        Check::warn(
+        Check::fail(
             "iptables",
-            "the engine is told to leave the packet filter alone (iptables: false)",
+            "the engine is told to leave the packet filter alone (iptables: false): tenants reach each \
+             other's containers",
             "remove that from /etc/docker/daemon.json, or write the rules yourself",
         )
     } else {

@@ -9,6 +9,7 @@ mod data;
 pub(super) mod dockerd;
 mod engine;
 mod kernel;
+mod networks;
 
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -129,6 +130,7 @@ pub(super) async fn run(global: &Global, flags: &DoctorFlags) -> Result<Answer, 
     let (engine, info) = engine::check(&config, root).await;
     sections.push(("engine", engine));
     sections.push(("kernel", kernel::check(&config, root, info.as_ref())));
+    sections.push(("networks", networks::check(&config, root)));
     sections.push(("data", data::check(&config, root, info.as_ref()).await));
     sections.push(("who walks past Plimsoll", access::check(&config, root)));
     sections.retain(|(_, checks)| !checks.is_empty());
