@@ -13,6 +13,12 @@ use serde_json::{Value, json};
 
 const BINARY: &str = env!("CARGO_BIN_EXE_plimsoll");
 
+/// Where a coverage run collects what a program did: the one variable that is kept.
+fn kept() -> Option<(&'static str, std::ffi::OsString)> {
+    let name = "LLVM_PROFILE_FILE";
+    std::env::var_os(name).map(|value| (name, value))
+}
+
 /// The binary in an empty environment.
 fn plimsoll() -> Command {
     program(Path::new(BINARY))
@@ -22,6 +28,7 @@ fn program(path: &Path) -> Command {
     let mut command = Command::new(path);
     command
         .env_clear()
+        .envs(kept())
         .env("PATH", std::env::var_os("PATH").unwrap_or_default())
         .current_dir("/")
         .stdin(Stdio::null());

@@ -13,10 +13,16 @@ use serde_json::Value;
 
 const BINARY: &str = env!("CARGO_BIN_EXE_plimsoll");
 
+/// Where a coverage run collects what a program did: the one variable that is kept.
+fn kept() -> Option<(&'static str, std::ffi::OsString)> {
+    let name = "LLVM_PROFILE_FILE";
+    std::env::var_os(name).map(|value| (name, value))
+}
+
 /// Runs the binary in an empty environment; exit code, stdout, stderr.
 fn plimsoll(words: &[&str]) -> (i32, String, String) {
     let mut command = Command::new(BINARY);
-    command.env_clear().args(words);
+    command.env_clear().envs(kept()).args(words);
     outcome(&mut command)
 }
 
@@ -316,6 +322,7 @@ fn doctor_on_this_host_knows_the_engine_and_the_running_server() {
     let mut command = Command::new(BINARY);
     command
         .env_clear()
+        .envs(kept())
         .env("PLIMSOLL_ENGINE", common::engine())
         .env("PLIMSOLL_DATA_DIR", server.path("data"))
         .env("PLIMSOLL_API_SOCKET", server.path("api.sock"))
