@@ -30,7 +30,7 @@ impl Dice {
 }
 
 /// Fields of `HostConfig` as JSON text, harmless and harmful.
-const HOST: [&str; 62] = [
+const HOST: [&str; 73] = [
     r#""Memory":33554432"#,
     r#""Memory":0"#,
     r#""Memory":-1"#,
@@ -62,6 +62,17 @@ const HOST: [&str; 62] = [
     r#""UTSMode":"host""#,
     r#""NetworkMode":"none""#,
     r#""NetworkMode":"host""#,
+    r#""NetworkMode":"bridge""#,
+    r#""NetworkMode":"Host""#,
+    r#""NetworkMode":"nobodys""#,
+    r#""NetworkMode":"container:nobodys""#,
+    r#""networkmode":"host""#,
+    r#""Links":["nobodys:x"]"#,
+    r#""PortBindings":{"80/tcp":[{"HostPort":"22"}]}"#,
+    r#""PortBindings":{"80/tcp":[{"HostPort":"20007"},{}]}"#,
+    r#""PortBindings":{"80/tcp":[{"HostPort":"1-65535"}],"81/udp":null}"#,
+    r#""PortBindings":{"80/tcp":[{"HostIp":"192.0.2.1"}]}"#,
+    r#""PublishAllPorts":true"#,
     r#""Binds":["/:/host"]"#,
     r#""Binds":["/etc:/etc:ro"]"#,
     r#""Binds":["data:/data"]"#,
@@ -96,7 +107,7 @@ const HOST: [&str; 62] = [
 ];
 
 /// Fields beside it.
-const TOP: [&str; 16] = [
+const TOP: [&str; 20] = [
     r#""User":"1000""#,
     r#""Env":["A=b"]"#,
     r#""Labels":{"plimsoll.user":"x","app":"y"}"#,
@@ -113,6 +124,10 @@ const TOP: [&str; 16] = [
     r#""MacAddress":"02:42:ac:11:00:02""#,
     r#""Image":"plimsoll/example""#,
     r#""Unknown":1"#,
+    r#""ExposedPorts":{"80/tcp":{},"82/tcp":{}}"#,
+    r#""NetworkingConfig":{"EndpointsConfig":{"host":{}}}"#,
+    r#""NetworkingConfig":{"EndpointsConfig":{"bridge":{"Aliases":["a"],"IPAMConfig":{}}}}"#,
+    r#""NetworkingConfig":{"EndpointsConfig":{"bridge":{"DriverOpts":{"a":"b"}}}}"#,
 ];
 
 fn body(dice: &mut Dice) -> String {
@@ -186,8 +201,21 @@ fn holds(made: &Value, charged: &Value, parent: &str) -> Result<(), String> {
             shown("CgroupParent")
         ));
     }
-    if host["NetworkMode"] == "host" || !empty(&host["Binds"]) {
+    let network = host["NetworkMode"].as_str().unwrap_or_default();
+    let own = network == "none" || (network.starts_with("ada.") && network.ends_with(".bridge"));
+    if !own || !empty(&host["Binds"]) {
         return Err(format!("{} {}", shown("NetworkMode"), shown("Binds")));
+    }
+    // The first user's span.
+    let bindings = host["PortBindings"].as_object().into_iter().flatten();
+    for binding in bindings.flat_map(|(_, b)| b.as_array().into_iter().flatten()) {
+        let port = binding["HostPort"].as_str().and_then(|p| p.parse().ok());
+        if !port.is_some_and(|p: u16| (20_000..20_050).contains(&p)) || binding["HostIp"] != "" {
+            return Err(shown("PortBindings"));
+        }
+    }
+    if host["PublishAllPorts"] == true {
+        return Err(shown("PublishAllPorts"));
     }
     for mount in made["Mounts"].as_array().into_iter().flatten() {
         let ours = mount["Type"] == "tmpfs"
