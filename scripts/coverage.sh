@@ -15,6 +15,7 @@ minimum=${COVERAGE_MIN:-85}
 
 need_root
 need_engine_packages
+need_client_packages
 need_build_packages
 cd "$REPO"
 

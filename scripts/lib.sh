@@ -84,6 +84,9 @@ need_engine_packages() {
 # A docker CLI may come from elsewhere (a newer one in /usr/local/bin); any will do.
 need_image_packages() { need_packages /bin/busybox=busybox-static; }
 
+# Clients that the tests run through the gateway.
+need_client_packages() { need_packages docker-compose=docker-compose python3=python3; }
+
 need_build_packages() {
   # gcc and the C headers build the bundled SQLite; without certificates cargo fetches nothing.
   need_packages git=git curl=curl gcc=gcc /usr/include/stdio.h=libc6-dev \

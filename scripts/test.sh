@@ -47,6 +47,7 @@ trap 'exit 143' TERM HUP
 
 step engine and image
 need_engine_packages
+need_client_packages
 need_build_packages
 engine=$("$REPO/scripts/engine.sh" start)
 if [[ $engine == started ]]; then engine_started=1; fi
