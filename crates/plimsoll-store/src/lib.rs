@@ -6,6 +6,7 @@
 
 mod audit;
 mod books;
+mod certs;
 mod decisions;
 mod error;
 mod lock;
