@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod ca;
 pub mod caps;
 pub mod cli;
 pub mod clock;
@@ -15,6 +16,7 @@ pub mod engine_facts;
 pub mod gateway;
 pub mod install;
 pub mod labels;
+pub mod limits;
 pub mod meter;
 pub mod serve;
 pub mod settle;

@@ -17,8 +17,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
+use crate::ca::{Authority, CaError};
 use crate::clock::Clock;
-use crate::config::{Config, socket_path};
+use crate::config::{Config, GatewayAddress};
+use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::state::{App, InFlight, KeyedLocks, Wake};
 use crate::tasks::{self, Shutdown, TaskBoard, collect, ended};
@@ -60,6 +62,9 @@ pub enum ServeError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is a `tcp://` gateway, and nothing to speak TLS with.
+    #[error("a gateway over TLS cannot be served")]
+    Tls(#[from] CaError),
     /// The process cannot be set up.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -81,6 +86,8 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         .claim_host(config.host.clone(), capacity, clock.now_ms())
         .await?;
     Ok(Arc::new(App {
+        limits: Limits::new(config.limits),
+        certs_changed: watch::Sender::new(()),
         engine: Engine::new(&config.engine),
         config,
         clock,
@@ -132,8 +139,8 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     if drained.await.is_err() {
         tracing::warn!("some requests took too long and were cut off");
     }
-    for address in app.config.gateway.iter().map(|g| socket_path(g)) {
-        let _ = std::fs::remove_file(address);
+    for socket in app.config.gateway_sockets() {
+        let _ = std::fs::remove_file(socket);
     }
     let _ = std::fs::remove_file(&app.config.api_socket);
     Ok(())
@@ -145,17 +152,20 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 /// [`ServeError`] when an address cannot be listened on or the metrics cannot be opened.
 pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, ServeError> {
     let listen = &app.config.listen;
-    let tcp = TcpListener::bind(listen)
-        .await
-        .map_err(|source| ServeError::Listen {
-            address: listen.clone(),
-            source,
-        })?;
+    let tcp = listen_tcp(listen).await?;
     let api_socket = listen_unix(&app.config.api_socket).await?;
     let mut gateways = Vec::new();
+    let mut over_tls = Vec::new();
     for address in &app.config.gateway {
-        gateways.push(listen_unix(socket_path(address)).await?);
+        match GatewayAddress::of(address) {
+            GatewayAddress::Unix(path) => gateways.push(listen_unix(path).await?),
+            GatewayAddress::Tls(address) => over_tls.push(listen_tcp(address).await?),
+        }
     }
+    let tls = match over_tls.is_empty() {
+        true => None,
+        false => Some(Authority::of(&app.config.data_dir).server_config()?),
+    };
     let collecting = collect::Collecting::open(Metrics::open(&app.config.data_dir)?)?;
     let collecting = Arc::new(Mutex::new(collecting));
 
@@ -165,6 +175,10 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
     running.spawn(crate::api::serve_unix(Arc::clone(app), api_socket, end()));
     for listener in gateways {
         running.spawn(crate::gateway::serve(Arc::clone(app), listener, end()));
+    }
+    for (listener, tls) in over_tls.into_iter().zip(tls.iter().cycle()) {
+        let (app, tls) = (Arc::clone(app), Arc::clone(tls));
+        running.spawn(crate::gateway::serve_tls(app, listener, tls, end()));
     }
     running.spawn(tasks::events::run(Arc::clone(app), shutdown.clone()));
     let seconds = Duration::from_secs_f64;
@@ -194,6 +208,14 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
     ));
     tracing::info!(listen, gateway = ?app.config.gateway, "serving");
     Ok(running)
+}
+
+async fn listen_tcp(address: &str) -> Result<TcpListener, ServeError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| ServeError::Listen {
+        address: address.to_owned(),
+        source,
+    })
 }
 
 /// Listens on a unix socket that everybody may connect to: who calls is known by their uid. A socket

@@ -133,8 +133,15 @@ fn a_wrong_command_line_is_exit_2_and_says_what_is_wrong() {
             "--listen must be an address and a port",
         ),
         (
-            "serve --gateway tcp://0.0.0.0:1",
+            "serve --gateway http://0.0.0.0:1",
             "--gateway must be a unix socket",
+        ),
+        ("serve --gateway tcp://0.0.0.0", "a port, like"),
+        ("user cert ada --days 0", "1..=730"),
+        ("user cert ada --endpoint https://h", "must be like tcp://"),
+        (
+            "ca init --host no/host --data-dir /nonexistent",
+            "neither a host's name",
         ),
         ("serve --instance a-b", "cannot name an instance"),
         ("--url https://host usage", "TLS is not spoken here"),

@@ -144,9 +144,8 @@ pub(super) async fn delete(
 ) -> Answer {
     let user = caller.user(&app, &user).await?;
     caller.admin()?;
-    Ok(gone(
-        app.store
-            .delete_user(user.id, how.drain, caller.actor(&app, None))
-            .await?,
-    ))
+    let actor = caller.actor(&app, None);
+    let is_gone = app.store.delete_user(user.id, how.drain, actor).await?;
+    app.certs_changed.send_replace(());
+    Ok(gone(is_gone))
 }

@@ -5,6 +5,7 @@ use std::io;
 
 use serde_json::Value;
 
+use crate::ca::CaError;
 use crate::config::ConfigError;
 use crate::install::InstallError;
 use crate::serve::ServeError;
@@ -81,6 +82,9 @@ pub(super) enum CliError {
     /// The host was left as it was, or what is left is said.
     #[error(transparent)]
     Install(#[from] InstallError),
+    /// There is no certificate.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// Kernel caps could not be restored.
     #[error("kernel caps were not restored: {0}")]
     Caps(String),
@@ -91,7 +95,7 @@ impl CliError {
     #[must_use]
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Config(_) => Exit::Usage,
+            Self::Usage(_) | Self::Config(_) | Self::Ca(CaError::Host { .. }) => Exit::Usage,
             Self::Api { status, .. } => match status {
                 400 | 422 => Exit::Usage,
                 401 | 403 => Exit::Refused,
@@ -104,6 +108,7 @@ impl CliError {
             | Self::Io { .. }
             | Self::Serve(_)
             | Self::Install(_)
+            | Self::Ca(_)
             | Self::Caps(_) => Exit::Failure,
         }
     }

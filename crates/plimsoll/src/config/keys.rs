@@ -3,13 +3,15 @@
 //! The file is read by serde; the environment and flags are text, which is why each key also says
 //! here how it is read from one. All sources share the one check.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::str::FromStr;
 
 use plimsoll_core::entity::Name;
 use plimsoll_host::cgroup::Instance;
 
-use super::Config;
+use super::{Config, GatewayAddress};
 
 /// The shortest interval: below, the work itself fills the time.
 const INTERVAL_MIN_S: f64 = 0.1;
@@ -17,6 +19,10 @@ const INTERVAL_MIN_S: f64 = 0.1;
 const INTERVAL_MAX_S: f64 = 86_400.0;
 /// The longest wait for a reservation: a week.
 const TTL_MAX_S: u64 = 7 * 86_400;
+/// The most connections a caller can be given: more are more than a process has.
+const CONNECTIONS_MAX: usize = 1_000_000;
+/// The most requests a second a caller can be given: more than there could be.
+const REQUESTS_MAX: u32 = 1_000_000;
 /// The longest path a unix socket can have.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
@@ -96,8 +102,8 @@ pub static KEYS: &[Key] = &[
             Ok(())
         },
         check: |c| match c.gateway.as_slice() {
-            [] => Err("must name at least one socket".to_owned()),
-            all => all.iter().try_for_each(|address| unix(address)),
+            [] => Err("must name at least one address".to_owned()),
+            all => all.iter().try_for_each(|address| gateway(address)),
         },
     },
     Key {
@@ -176,28 +182,43 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "limits.connections_per_user",
+        set: |c, text| number(text, "whole number").map(|n| c.limits.connections_per_user = n),
+        check: |c| within(c.limits.connections_per_user, 1, CONNECTIONS_MAX),
+    },
+    Key {
+        path: "limits.requests_per_s",
+        set: |c, text| number(text, "whole number").map(|n| c.limits.requests_per_s = n),
+        check: |c| within(c.limits.requests_per_s, 1, REQUESTS_MAX),
+    },
+    Key {
+        path: "limits.requests_burst",
+        set: |c, text| number(text, "whole number").map(|n| c.limits.requests_burst = n),
+        check: |c| within(c.limits.requests_burst, 1, REQUESTS_MAX),
+    },
+    Key {
         path: "reservations.gateway_ttl_s",
-        set: |c, text| whole(text).map(|n| c.reservations.gateway_ttl_s = n),
+        set: |c, text| number(text, "whole number").map(|n| c.reservations.gateway_ttl_s = n),
         check: |c| ttl(c.reservations.gateway_ttl_s),
     },
     Key {
         path: "reservations.api_ttl_s",
-        set: |c, text| whole(text).map(|n| c.reservations.api_ttl_s = n),
+        set: |c, text| number(text, "whole number").map(|n| c.reservations.api_ttl_s = n),
         check: |c| ttl(c.reservations.api_ttl_s),
     },
     Key {
         path: "reservations.unstarted_s",
-        set: |c, text| whole(text).map(|n| c.reservations.unstarted_s = n),
+        set: |c, text| number(text, "whole number").map(|n| c.reservations.unstarted_s = n),
         check: |c| ttl(c.reservations.unstarted_s),
     },
     Key {
         path: "metering.interval_s",
-        set: |c, text| number(text).map(|n| c.metering.interval_s = n),
+        set: |c, text| number(text, "number").map(|n| c.metering.interval_s = n),
         check: |c| interval(c.metering.interval_s),
     },
     Key {
         path: "reconcile.interval_s",
-        set: |c, text| number(text).map(|n| c.reconcile.interval_s = n),
+        set: |c, text| number(text, "number").map(|n| c.reconcile.interval_s = n),
         check: |c| interval(c.reconcile.interval_s),
     },
 ];
@@ -214,13 +235,16 @@ fn words(text: &str) -> Vec<String> {
     parts.map(str::to_owned).collect()
 }
 
-fn whole(text: &str) -> Result<u64, String> {
-    text.parse()
-        .map_err(|_| "must be a whole number".to_owned())
+fn number<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("must be a {what}"))
 }
 
-fn number(text: &str) -> Result<f64, String> {
-    text.parse().map_err(|_| "must be a number".to_owned())
+fn within<T: Copy + PartialOrd + Display>(value: T, least: T, most: T) -> Result<(), String> {
+    if least <= value && value <= most {
+        Ok(())
+    } else {
+        Err(format!("must be from {least} to {most}"))
+    }
 }
 
 fn interval(seconds: f64) -> Result<(), String> {
@@ -253,6 +277,17 @@ fn absolute(path: &Path) -> Result<(), String> {
         Ok(())
     } else {
         Err("must be an absolute path".to_owned())
+    }
+}
+
+fn gateway(address: &str) -> Result<(), String> {
+    match GatewayAddress::of(address) {
+        GatewayAddress::Unix(_) => unix(address).map_err(|error| {
+            format!("{error}; for other machines it is an address like tcp://0.0.0.0:2376")
+        }),
+        GatewayAddress::Tls(address) => {
+            listen(address).map_err(|error| format!("{error}, after tcp://"))
+        }
     }
 }
 
@@ -346,7 +381,9 @@ mod tests {
             ("api_socket", "unix:///run/a.sock", true),
             ("api_socket", long.as_str(), false),
             ("gateway", "unix:///run/a.sock,/run/b.sock", true),
-            ("gateway", "tcp://127.0.0.1:2375", false),
+            ("gateway", "unix:///run/a.sock,tcp://0.0.0.0:2376", true),
+            ("gateway", "tcp://127.0.0.1", false),
+            ("gateway", "http://127.0.0.1:2375", false),
             ("gateway", "", false),
             ("engine", "unix:///var/run/docker.sock", true),
             ("engine", "http://localhost", false),
@@ -363,6 +400,12 @@ mod tests {
             ("tenants.provision_groups", "staff, ml", true),
             ("tenants.contact", "root@example.org", true),
             ("tenants.contact", "a\u{1b}[31mb", false),
+            ("limits.connections_per_user", "1", true),
+            ("limits.connections_per_user", "0", false),
+            ("limits.requests_per_s", "200", true),
+            ("limits.requests_per_s", "0.5", false),
+            ("limits.requests_burst", "0", false),
+            ("limits.requests_burst", "99999999999", false),
             ("reservations.gateway_ttl_s", "1", true),
             ("reservations.gateway_ttl_s", "0", false),
             ("reservations.api_ttl_s", "-1", false),

@@ -24,7 +24,7 @@ pub struct Config {
     pub listen: String,
     /// Unix socket of the HTTP API; callers are known by their uid, root is administrator.
     pub api_socket: PathBuf,
-    /// Unix sockets of the Docker API gateway.
+    /// Where tenants find Docker: unix sockets, and `tcp://` addresses for TLS.
     pub gateway: Vec<String>,
     /// The container engine.
     pub engine: String,
@@ -36,6 +36,8 @@ pub struct Config {
     pub cgroup_root: PathBuf,
     /// The gateway.
     pub tenants: Tenants,
+    /// What one caller may hold of this server.
+    pub limits: Limits,
     /// Reservations.
     pub reservations: Reservations,
     /// Metering.
@@ -54,6 +56,28 @@ pub struct Tenants {
     pub provision_groups: Vec<String>,
     /// Whom a refused person should turn to, in words.
     pub contact: Option<String>,
+}
+
+/// What one caller may hold of this server, on all listeners together.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Open connections.
+    pub connections_per_user: usize,
+    /// Requests a second, over time.
+    pub requests_per_s: u32,
+    /// Requests at once, after a rest.
+    pub requests_burst: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_per_user: 256,
+            requests_per_s: 200,
+            requests_burst: 1000,
+        }
+    }
 }
 
 /// How reservations expire.
@@ -118,6 +142,7 @@ impl Default for Config {
             host: "local".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             tenants: Tenants::default(),
+            limits: Limits::default(),
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),
@@ -130,6 +155,40 @@ impl Config {
     #[must_use]
     pub fn admin_token_path(&self) -> PathBuf {
         self.data_dir.join("admin.token")
+    }
+}
+
+/// Where a listener of the gateway is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum GatewayAddress<'a> {
+    /// A socket; callers are known by their uid.
+    Unix(&'a Path),
+    /// `HOST:PORT`; callers are known by their certificate.
+    Tls(&'a str),
+}
+
+impl<'a> GatewayAddress<'a> {
+    /// Takes an address apart. Whether it makes sense, its key's check says.
+    #[must_use]
+    pub fn of(address: &'a str) -> Self {
+        match address.strip_prefix("tcp://") {
+            Some(address) => Self::Tls(address),
+            None => Self::Unix(socket_path(address)),
+        }
+    }
+}
+
+impl Config {
+    /// The unix sockets of the gateway.
+    pub fn gateway_sockets(&self) -> impl Iterator<Item = &Path> {
+        let all = self
+            .gateway
+            .iter()
+            .map(|address| GatewayAddress::of(address));
+        all.filter_map(|address| match address {
+            GatewayAddress::Unix(path) => Some(path),
+            GatewayAddress::Tls(_) => None,
+        })
     }
 }
 

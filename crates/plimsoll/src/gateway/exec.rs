@@ -38,8 +38,16 @@ pub(super) async fn start(call: Call, id: &str) -> Result<Response<Body>, Refuse
         let done = upstream::post_json(&call.app, &path, body).await?;
         return Ok(answer::status(done.status()));
     }
-    let (upgrade, place) = (call.upgrade, call.place);
-    stream::hijack(&call.app, &call.headers, upgrade, &path, Some(body), place).await
+    let (upgrade, connection) = (call.upgrade, call.connection);
+    stream::hijack(
+        &call.app,
+        &call.headers,
+        upgrade,
+        &path,
+        Some(body),
+        connection,
+    )
+    .await
 }
 
 pub(super) async fn resize(mut call: Call, id: &str) -> Result<Response<Body>, Refused> {

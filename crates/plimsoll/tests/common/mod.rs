@@ -60,7 +60,24 @@ impl Server {
     }
 
     pub fn start_with(engine: &str, extra: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::start_in(directory(), engine, extra)
+    }
+
+    /// A server with an authority of its own and a gateway over TLS, and where that is.
+    pub fn start_over_tls(extra: &[&str]) -> (Self, String) {
+        let dir = directory();
+        let made = Command::new(env!("CARGO_BIN_EXE_plimsoll"))
+            .args(["ca", "init", "--data-dir"])
+            .arg(dir.path().join("data"))
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        let endpoint = format!("tcp://127.0.0.1:{}", free_port());
+        let extra = [&["--gateway", &endpoint], extra].concat();
+        (Self::start_in(dir, &engine(), &extra), endpoint)
+    }
+
+    fn start_in(dir: tempfile::TempDir, engine: &str, extra: &[&str]) -> Self {
         // Tenants reach the socket under their own uids.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).unwrap();
@@ -115,6 +132,17 @@ impl Server {
     pub fn restart(&mut self) {
         self.process = spawn(self.dir.path(), &self.instance, &self.engine, &self.extra);
         self.wait_ready();
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The command line, as root.
+    pub fn plimsoll(&self, args: &[&str]) -> Said {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        command.env("PLIMSOLL_API_SOCKET", self.path("api.sock"));
+        said(&command.args(args).output().unwrap())
     }
 
     /// Asks the API as root.
@@ -222,19 +250,23 @@ impl Drop for Server {
             .status();
         let _ = self.process.wait();
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            eprintln!("--- the server's log\n{log}");
+            eprintln!("--- the server's log\n{}", self.log());
         }
         remove_cgroups(&self.instance);
     }
 }
 
+fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 fn spawn(dir: &Path, instance: &str, engine: &str, extra: &[String]) -> Child {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+    let port = free_port();
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
@@ -443,7 +475,7 @@ impl Tenant {
     }
 }
 
-fn said(output: &Output) -> Said {
+pub fn said(output: &Output) -> Said {
     Said {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
