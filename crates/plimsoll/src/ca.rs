@@ -22,7 +22,7 @@ use rcgen::{
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 use x509_parser::extensions::GeneralName;
@@ -32,6 +32,9 @@ use crate::clock::new_id;
 
 /// How a certificate names its user.
 const USER_URI: &str = "plimsoll:user:";
+
+/// The common name by which an engine, and its authorization plugin, know Plimsoll itself.
+pub const SELF_NAME: &str = "plimsoll-server";
 
 /// How long the authority and the server's certificate count. Clients are given the authority's
 /// certificate with their own, so both end together when it is replaced.
@@ -143,6 +146,12 @@ impl Authority {
         self.dir.join("ca.key")
     }
 
+    /// What Plimsoll shows an engine that it reaches over TLS, named as docker names them: `ca.pem`,
+    /// `cert.pem`, `key.pem`. Of this authority unless somebody put others there.
+    fn engine_dir(&self) -> PathBuf {
+        self.dir.join("engine")
+    }
+
     fn server_cert_path(&self) -> PathBuf {
         self.dir.join("server.pem")
     }
@@ -182,16 +191,35 @@ impl Authority {
             write_new(&self.key_path(), &key.serialize_pem(), 0o600)?;
             write_new(&self.cert_path(), &cert.pem(), 0o644)?;
         }
-        let mut params = params("plimsoll-server", CertId(new_id()), now_ms, expires_ms);
+        let engine = self.engine_dir();
+        dir.create(&engine)
+            .map_err(|source| io_error(&engine, source))?;
+        if !engine.join("cert.pem").exists() {
+            let mut params = params(SELF_NAME, CertId(new_id()), now_ms, expires_ms);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            self.sign_own(params, &engine.join("key.pem"), &engine.join("cert.pem"))?;
+            write_new(&engine.join("ca.pem"), &self.pem()?, 0o644)?;
+        }
+        let mut params = params(SELF_NAME, CertId(new_id()), now_ms, expires_ms);
         params.subject_alt_names = names;
-        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        self.sign_own(params, &self.server_key_path(), &self.server_cert_path())
+    }
+
+    /// A new key and its certificate.
+    fn sign_own(
+        &self,
+        mut params: CertificateParams,
+        key_path: &Path,
+        cert_path: &Path,
+    ) -> Result<(), CaError> {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         let key = KeyPair::generate().map_err(CaError::Sign)?;
         let cert = params
             .signed_by(&key, &self.issuer()?)
             .map_err(CaError::Sign)?;
-        write_new(&self.server_key_path(), &key.serialize_pem(), 0o600)?;
-        write_new(&self.server_cert_path(), &cert.pem(), 0o644)
+        write_new(key_path, &key.serialize_pem(), 0o600)?;
+        write_new(cert_path, &cert.pem(), 0o644)
     }
 
     /// What the authority's own certificate and the server's say.
@@ -245,32 +273,61 @@ impl Authority {
     /// # Errors
     /// [`CaError::Absent`] and those of reading.
     pub fn server_config(&self) -> Result<Arc<ServerConfig>, CaError> {
-        let tls = |source: Box<dyn std::error::Error + Send + Sync>| CaError::Tls {
-            dir: self.dir.clone(),
-            source,
-        };
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut roots = RootCertStore::empty();
-        roots
-            .add(self.read_cert(&self.cert_path())?)
-            .map_err(|error| tls(error.into()))?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
-                .build()
-                .map_err(|error| tls(error.into()))?;
+        let roots = Arc::new(self.roots(&self.cert_path())?);
+        let verifier = WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&provider))
+            .build()
+            .map_err(|error| self.unusable(error))?;
         let cert = self.read_cert(&self.server_cert_path())?;
-        let key_path = self.server_key_path();
-        let key = PrivateKeyDer::from_pem_slice(self.read(&key_path)?.as_bytes())
-            .map_err(|error| malformed(&key_path, &error))?;
+        let key = self.read_key(&self.server_key_path())?;
         let mut config = ServerConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(|error| tls(error.into()))?
+            .map_err(|error| self.unusable(error))?
             .with_client_cert_verifier(verifier)
             .with_single_cert(vec![cert], key)
-            .map_err(|error| tls(error.into()))?;
+            .map_err(|error| self.unusable(error))?;
         config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
         config.send_tls13_tickets = 0;
         Ok(Arc::new(config))
+    }
+
+    /// TLS 1.3 as a client of the engine.
+    ///
+    /// # Errors
+    /// [`CaError::Absent`] and those of reading.
+    pub fn engine_config(&self) -> Result<Arc<ClientConfig>, CaError> {
+        let dir = self.engine_dir();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(|error| self.unusable(error))?
+            .with_root_certificates(self.roots(&dir.join("ca.pem"))?)
+            .with_client_auth_cert(
+                vec![self.read_cert(&dir.join("cert.pem"))?],
+                self.read_key(&dir.join("key.pem"))?,
+            )
+            .map_err(|error| self.unusable(error))?;
+        Ok(Arc::new(config))
+    }
+
+    fn unusable(&self, source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> CaError {
+        CaError::Tls {
+            dir: self.dir.clone(),
+            source: source.into(),
+        }
+    }
+
+    fn roots(&self, path: &Path) -> Result<RootCertStore, CaError> {
+        let mut roots = RootCertStore::empty();
+        roots
+            .add(self.read_cert(path)?)
+            .map_err(|error| self.unusable(error))?;
+        Ok(roots)
+    }
+
+    fn read_key(&self, path: &Path) -> Result<PrivateKeyDer<'static>, CaError> {
+        PrivateKeyDer::from_pem_slice(self.read(path)?.as_bytes())
+            .map_err(|error| malformed(path, &error))
     }
 
     fn issuer(&self) -> Result<Issuer<'static, KeyPair>, CaError> {
@@ -483,6 +540,7 @@ mod tests {
         for (file, mode) in [
             ("ca.key", 0o600),
             ("server.key", 0o600),
+            ("engine/key.pem", 0o600),
             ("ca.pem", 0o644),
             ("server.pem", 0o644),
         ] {
@@ -491,6 +549,7 @@ mod tests {
             assert_eq!(is, mode, "{file}");
         }
         authority.server_config().unwrap();
+        authority.engine_config().unwrap();
 
         // Nothing is overwritten; a server's certificate that was removed is made anew.
         assert!(matches!(

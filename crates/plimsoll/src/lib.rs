@@ -13,6 +13,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine_facts;
+pub mod engine_tls;
 pub mod gateway;
 pub mod install;
 pub mod labels;

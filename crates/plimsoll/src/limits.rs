@@ -104,11 +104,10 @@ impl Limits {
         share
     }
 
-    /// A place for one more connection of `who`, unless they have too many; then their share, for
-    /// [`Share::turn_away`].
+    /// A place for one more connection of `who`.
     ///
     /// # Errors
-    /// The share.
+    /// Their share, when they have too many already: it tells the client so.
     pub fn enter(&self, who: Who, now: Duration) -> Result<Place, Arc<Share>> {
         let share = self.share(who, now);
         match Arc::clone(&share.connections).try_acquire_owned() {

@@ -17,7 +17,7 @@ use super::output;
 use super::problem::{Answer, Problem};
 use crate::ca::{Authority, CaError};
 use crate::clock::new_id;
-use crate::config::{Config, GatewayAddress};
+use crate::config::{Address, Config};
 use crate::state::App;
 use crate::tasks::in_full;
 
@@ -46,6 +46,12 @@ pub(super) async fn issue(
 ) -> Answer {
     let user = caller.user(&app, &user).await?;
     caller.admin()?;
+    if user.name == app.config.authz.self_name {
+        return Err(Problem::conflict(format!(
+            "the engine would take {} for Plimsoll itself (authz.self_name)",
+            user.name
+        )));
+    }
     let days = new.days.unwrap_or(DAYS);
     if !(1..=DAYS_MAX).contains(&days) {
         let why = format!("must be from 1 to {DAYS_MAX}");
@@ -111,9 +117,9 @@ fn endpoint(config: &Config) -> Option<String> {
     let address = config
         .gateway
         .iter()
-        .find_map(|text| match GatewayAddress::of(text) {
-            GatewayAddress::Tls(address) => Some(address),
-            GatewayAddress::Unix(_) => None,
+        .find_map(|text| match Address::of(text) {
+            Address::Tls(address) => Some(address),
+            Address::Unix(_) => None,
         })?;
     match address.parse::<SocketAddr>() {
         Ok(socket) if socket.ip().is_unspecified() => {

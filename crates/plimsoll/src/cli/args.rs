@@ -169,8 +169,8 @@ pub(super) struct ServeFlags {
     /// times.
     #[arg(long, value_name = "ADDRESS")]
     pub(super) gateway: Vec<String>,
-    /// The container engine.
-    #[arg(long, value_name = "unix://PATH")]
+    /// The container engine: a unix socket, or tcp://HOST:PORT over TLS.
+    #[arg(long, value_name = "ADDRESS")]
     pub(super) engine: Option<String>,
     /// Scopes labels and cgroups where several servers share one engine.
     #[arg(long, value_name = "NAME")]
@@ -181,6 +181,9 @@ pub(super) struct ServeFlags {
     /// Where cgroups are mounted.
     #[arg(long, value_name = "DIR")]
     pub(super) cgroup_root: Option<String>,
+    /// Serve the engine's authorization plugin here, like /run/docker/plugins/plimsoll.sock.
+    #[arg(long, value_name = "PATH")]
+    pub(super) authz_socket: Option<String>,
     /// Any other key, like metering.interval_s=1; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,

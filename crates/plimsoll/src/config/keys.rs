@@ -11,7 +11,7 @@ use std::str::FromStr;
 use plimsoll_core::entity::Name;
 use plimsoll_host::cgroup::Instance;
 
-use super::{Config, GatewayAddress};
+use super::{Address, Config};
 
 /// The shortest interval: below, the work itself fills the time.
 const INTERVAL_MIN_S: f64 = 0.1;
@@ -103,7 +103,7 @@ pub static KEYS: &[Key] = &[
         },
         check: |c| match c.gateway.as_slice() {
             [] => Err("must name at least one address".to_owned()),
-            all => all.iter().try_for_each(|address| gateway(address)),
+            all => all.iter().try_for_each(|text| address(text)),
         },
     },
     Key {
@@ -112,7 +112,7 @@ pub static KEYS: &[Key] = &[
             text.clone_into(&mut c.engine);
             Ok(())
         },
-        check: |c| unix(&c.engine),
+        check: |c| address(&c.engine),
     },
     Key {
         path: "instance",
@@ -183,42 +183,66 @@ pub static KEYS: &[Key] = &[
     },
     Key {
         path: "limits.connections_per_user",
-        set: |c, text| number(text, "whole number").map(|n| c.limits.connections_per_user = n),
+        set: |c, text| parsed(text, "a whole number").map(|n| c.limits.connections_per_user = n),
         check: |c| within(c.limits.connections_per_user, 1, CONNECTIONS_MAX),
     },
     Key {
         path: "limits.requests_per_s",
-        set: |c, text| number(text, "whole number").map(|n| c.limits.requests_per_s = n),
+        set: |c, text| parsed(text, "a whole number").map(|n| c.limits.requests_per_s = n),
         check: |c| within(c.limits.requests_per_s, 1, REQUESTS_MAX),
     },
     Key {
         path: "limits.requests_burst",
-        set: |c, text| number(text, "whole number").map(|n| c.limits.requests_burst = n),
+        set: |c, text| parsed(text, "a whole number").map(|n| c.limits.requests_burst = n),
         check: |c| within(c.limits.requests_burst, 1, REQUESTS_MAX),
     },
     Key {
+        path: "authz.socket",
+        set: |c, text| {
+            c.authz.socket = some(text).map(|text| super::socket_path(&text).to_owned());
+            Ok(())
+        },
+        check: |c| c.authz.socket.as_deref().map_or(Ok(()), socket),
+    },
+    Key {
+        path: "authz.allow_anonymous",
+        set: |c, text| parsed(text, "true or false").map(|yes| c.authz.allow_anonymous = yes),
+        check: |_| Ok(()),
+    },
+    Key {
+        path: "authz.self_name",
+        set: |c, text| {
+            text.clone_into(&mut c.authz.self_name);
+            Ok(())
+        },
+        check: |c| match c.authz.self_name.as_str() {
+            "" => Err("must not be empty: that is how nobody is named".to_owned()),
+            _ => Ok(()),
+        },
+    },
+    Key {
         path: "reservations.gateway_ttl_s",
-        set: |c, text| number(text, "whole number").map(|n| c.reservations.gateway_ttl_s = n),
+        set: |c, text| parsed(text, "a whole number").map(|n| c.reservations.gateway_ttl_s = n),
         check: |c| ttl(c.reservations.gateway_ttl_s),
     },
     Key {
         path: "reservations.api_ttl_s",
-        set: |c, text| number(text, "whole number").map(|n| c.reservations.api_ttl_s = n),
+        set: |c, text| parsed(text, "a whole number").map(|n| c.reservations.api_ttl_s = n),
         check: |c| ttl(c.reservations.api_ttl_s),
     },
     Key {
         path: "reservations.unstarted_s",
-        set: |c, text| number(text, "whole number").map(|n| c.reservations.unstarted_s = n),
+        set: |c, text| parsed(text, "a whole number").map(|n| c.reservations.unstarted_s = n),
         check: |c| ttl(c.reservations.unstarted_s),
     },
     Key {
         path: "metering.interval_s",
-        set: |c, text| number(text, "number").map(|n| c.metering.interval_s = n),
+        set: |c, text| parsed(text, "a number").map(|n| c.metering.interval_s = n),
         check: |c| interval(c.metering.interval_s),
     },
     Key {
         path: "reconcile.interval_s",
-        set: |c, text| number(text, "number").map(|n| c.reconcile.interval_s = n),
+        set: |c, text| parsed(text, "a number").map(|n| c.reconcile.interval_s = n),
         check: |c| interval(c.reconcile.interval_s),
     },
 ];
@@ -235,8 +259,8 @@ fn words(text: &str) -> Vec<String> {
     parts.map(str::to_owned).collect()
 }
 
-fn number<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
-    text.parse().map_err(|_| format!("must be a {what}"))
+fn parsed<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("must be {what}"))
 }
 
 fn within<T: Copy + PartialOrd + Display>(value: T, least: T, most: T) -> Result<(), String> {
@@ -280,14 +304,12 @@ fn absolute(path: &Path) -> Result<(), String> {
     }
 }
 
-fn gateway(address: &str) -> Result<(), String> {
-    match GatewayAddress::of(address) {
-        GatewayAddress::Unix(_) => unix(address).map_err(|error| {
+fn address(text: &str) -> Result<(), String> {
+    match Address::of(text) {
+        Address::Unix(_) => unix(text).map_err(|error| {
             format!("{error}; for other machines it is an address like tcp://0.0.0.0:2376")
         }),
-        GatewayAddress::Tls(address) => {
-            listen(address).map_err(|error| format!("{error}, after tcp://"))
-        }
+        Address::Tls(address) => listen(address).map_err(|error| format!("{error}, after tcp://")),
     }
 }
 
@@ -386,6 +408,7 @@ mod tests {
             ("gateway", "http://127.0.0.1:2375", false),
             ("gateway", "", false),
             ("engine", "unix:///var/run/docker.sock", true),
+            ("engine", "tcp://127.0.0.1:2376", true),
             ("engine", "http://localhost", false),
             ("engine", "docker.sock", false),
             ("instance", "plimsoll2", true),
@@ -406,6 +429,13 @@ mod tests {
             ("limits.requests_per_s", "0.5", false),
             ("limits.requests_burst", "0", false),
             ("limits.requests_burst", "99999999999", false),
+            ("authz.socket", "/run/docker/plugins/plimsoll.sock", true),
+            ("authz.socket", "", true),
+            ("authz.socket", "plimsoll.sock", false),
+            ("authz.allow_anonymous", "true", true),
+            ("authz.allow_anonymous", "yes", false),
+            ("authz.self_name", "plimsoll", true),
+            ("authz.self_name", "", false),
             ("reservations.gateway_ttl_s", "1", true),
             ("reservations.gateway_ttl_s", "0", false),
             ("reservations.api_ttl_s", "-1", false),

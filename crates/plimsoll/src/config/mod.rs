@@ -38,6 +38,8 @@ pub struct Config {
     pub tenants: Tenants,
     /// What one caller may hold of this server.
     pub limits: Limits,
+    /// The engine's authorization plugin.
+    pub authz: Authz,
     /// Reservations.
     pub reservations: Reservations,
     /// Metering.
@@ -76,6 +78,28 @@ impl Default for Limits {
             connections_per_user: 256,
             requests_per_s: 200,
             requests_burst: 1000,
+        }
+    }
+}
+
+/// The engine's authorization plugin: a second lock, for those who reach the engine past the gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Authz {
+    /// Where the engine looks for it; none unless given.
+    pub socket: Option<PathBuf>,
+    /// Requests of nobody pass, which is what everything on the engine's unix socket is.
+    pub allow_anonymous: bool,
+    /// The common name of the certificate with which Plimsoll itself speaks to the engine.
+    pub self_name: String,
+}
+
+impl Default for Authz {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            allow_anonymous: false,
+            self_name: crate::ca::SELF_NAME.into(),
         }
     }
 }
@@ -143,6 +167,7 @@ impl Default for Config {
             cgroup_root: "/sys/fs/cgroup".into(),
             tenants: Tenants::default(),
             limits: Limits::default(),
+            authz: Authz::default(),
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),
@@ -158,16 +183,16 @@ impl Config {
     }
 }
 
-/// Where a listener of the gateway is.
+/// Where a listener of the gateway, or the engine, is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum GatewayAddress<'a> {
-    /// A socket; callers are known by their uid.
+pub enum Address<'a> {
+    /// A socket; the gateway knows callers by their uid.
     Unix(&'a Path),
-    /// `HOST:PORT`; callers are known by their certificate.
+    /// `HOST:PORT`; callers, and Plimsoll at the engine, are known by their certificate.
     Tls(&'a str),
 }
 
-impl<'a> GatewayAddress<'a> {
+impl<'a> Address<'a> {
     /// Takes an address apart. Whether it makes sense, its key's check says.
     #[must_use]
     pub fn of(address: &'a str) -> Self {
@@ -181,13 +206,10 @@ impl<'a> GatewayAddress<'a> {
 impl Config {
     /// The unix sockets of the gateway.
     pub fn gateway_sockets(&self) -> impl Iterator<Item = &Path> {
-        let all = self
-            .gateway
-            .iter()
-            .map(|address| GatewayAddress::of(address));
+        let all = self.gateway.iter().map(|address| Address::of(address));
         all.filter_map(|address| match address {
-            GatewayAddress::Unix(path) => Some(path),
-            GatewayAddress::Tls(_) => None,
+            Address::Unix(path) => Some(path),
+            Address::Tls(_) => None,
         })
     }
 }

@@ -251,7 +251,7 @@ pub(super) async fn settle_own(app: &App, user: &User, held: Option<&str>) {
     let _ = tokio::time::timeout(SETTLE_TIMEOUT, settled).await;
 }
 
-async fn judged(
+pub(super) async fn judged(
     app: &App,
     user: &User,
     path: &Path,

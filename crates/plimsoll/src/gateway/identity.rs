@@ -261,6 +261,57 @@ mod tests {
         assert!(sanitized(&"x".repeat(100)).is_some());
     }
 
+    #[tokio::test]
+    async fn a_certificate_counts_while_the_ledger_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::config::Config {
+            data_dir: dir.path().to_owned(),
+            ..crate::config::Config::default()
+        };
+        let clock = crate::clock::Clock::default();
+        let app = crate::serve::build(config, clock.clone()).await.unwrap();
+        let actor = || Actor {
+            name: "test".into(),
+            at_ms: clock.now_ms(),
+            reason: None,
+        };
+        let add = async |name: &str| {
+            let user = NewUser {
+                id: UserId(new_id()),
+                name: name.parse().unwrap(),
+                email: None,
+                os_uid: None,
+                role: Role::Member,
+                class: None,
+            };
+            app.store.add_user(user, actor()).await.unwrap().id
+        };
+        let (ada, ben) = (add("ada").await, add("ben").await);
+        let issue = async |expires_ms| {
+            let serial = plimsoll_core::entity::CertId(new_id());
+            let kept = app.store.add_cert(serial, ada, expires_ms, actor()).await;
+            kept.unwrap().serial
+        };
+        let hour_ms = 3_600_000;
+        let short = issue(clock.now_ms() + hour_ms).await;
+        let long = issue(clock.now_ms() + 10 * hour_ms).await;
+        let said = |serial, user| match by_certificate(&app, Named { serial, user }) {
+            Ok(user) => user.name,
+            Err(refused) => refused.message(),
+        };
+        assert_eq!(said(short, ada), "ada");
+        assert!(said(short, ben).contains("names somebody else"));
+        let unknown = plimsoll_core::entity::CertId(new_id());
+        assert!(said(unknown, ada).contains("is not in the ledger"));
+        clock.advance(std::time::Duration::from_secs(3600));
+        assert!(said(short, ada).contains("has expired"));
+        assert_eq!(said(long, ada), "ada");
+        app.store.revoke_cert(long, actor()).await.unwrap();
+        assert!(said(long, ada).contains("was revoked"));
+        let peer = |serial| Peer::Certificate(Named { serial, user: ada });
+        assert!(is_barred(&app, &peer(long)) && !is_barred(&app, &Peer::Unknown));
+    }
+
     #[test]
     fn os_users_and_their_groups_are_read_from_the_files() {
         let dir = tempfile::tempdir().unwrap();

@@ -5,6 +5,7 @@
 //! refused. Ownership is read from the ledger; labels are a hint and never proof.
 
 mod answer;
+mod authz;
 mod create;
 mod events;
 mod exec;
@@ -40,6 +41,7 @@ use tokio::task::JoinSet;
 use crate::limits::{Place, Share, TooMany};
 use crate::state::App;
 use answer::Body;
+pub use authz::serve as serve_authz;
 pub(crate) use identity::Peer;
 pub use tls::serve as serve_tls;
 

@@ -72,6 +72,21 @@ impl Refused {
             Self::TooMany(too_many) => Some(too_many.retry_after_s()),
             _ => None,
         };
+        let (status, body) = self.said();
+        let mut response = json_answer(status, &body);
+        if let Some(wait_s) = wait_s {
+            response.headers_mut().insert(RETRY_AFTER, wait_s.into());
+        }
+        response
+    }
+
+    /// What the caller reads.
+    pub(super) fn message(self) -> String {
+        let (_, body) = self.said();
+        body["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn said(self) -> (StatusCode, Value) {
         let (status, mut body) = match self {
             Self::Request(refusal) => {
                 let status =
@@ -118,11 +133,7 @@ impl Refused {
         if let Value::Object(map) = &mut body {
             map.retain(|_, value| !value.is_null());
         }
-        let mut response = json_answer(status, &body);
-        if let Some(wait_s) = wait_s {
-            response.headers_mut().insert(RETRY_AFTER, wait_s.into());
-        }
-        response
+        (status, body)
     }
 }
 

@@ -161,7 +161,7 @@ async fn dispatch(
 }
 
 /// The refusal of a route that is not open, with what to do instead where there is something.
-fn closed(method: &Method, parts: &[&str]) -> Refused {
+pub(super) fn closed(method: &Method, parts: &[&str]) -> Refused {
     let advice = match parts {
         ["build" | "session" | "grpc", ..] => {
             "build images where you may, and ask an administrator to load them"

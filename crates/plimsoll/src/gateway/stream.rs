@@ -14,7 +14,7 @@ use hyper::body::Frame;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use plimsoll_host::engine::{BoxError, EngineBody, Upgrade, empty, full};
-use plimsoll_host::request::query::QueryBuilder;
+use plimsoll_host::request::query::{Query, QueryBuilder};
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::unix::OwnedReadHalf;
@@ -41,15 +41,20 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The longest JSON line that is looked at.
 const LINE_MAX: usize = 4 << 20;
 
+pub(super) fn attach_query(query: &mut Query) -> Result<String, Refused> {
+    let mut out = QueryBuilder::new();
+    for name in ["logs", "stream", "stdin", "stdout", "stderr"] {
+        out = out.bool(name, query.bool(name)?);
+    }
+    let keys = query.str("detachKeys");
+    Ok(out.opt_str("detachKeys", keys.as_deref()).finish())
+}
+
 pub(super) async fn attach(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
-    let mut query = QueryBuilder::new();
-    for name in ["logs", "stream", "stdin", "stdout", "stderr"] {
-        query = query.bool(name, call.query.bool(name)?);
-    }
-    query = query.opt_str("detachKeys", call.query.str("detachKeys").as_deref());
+    let query = attach_query(&mut call.query)?;
     call.query.finish()?;
-    let path = format!("/containers/{}/attach{}", owned.id, query.finish());
+    let path = format!("/containers/{}/attach{query}", owned.id);
     let (upgrade, connection) = (call.upgrade, call.connection);
     hijack(&call.app, &call.headers, upgrade, &path, None, connection).await
 }
