@@ -41,14 +41,18 @@ pub(super) async fn cert(
         .out
         .unwrap_or_else(|| PathBuf::from(format!("plimsoll-{}", flags.user)));
     // Before anything is signed: a certificate that nobody gets is one too many.
-    prepare(&dir)?;
+    let is_new = prepare(&dir)?;
     let (key, request) = ca::new_request(&flags.user)?;
     let mut body = Map::from_iter([("csr".to_owned(), json!(request))]);
     put(&mut body, "days", flags.days);
     let route = path(&["users", &flags.user, "certs"]);
-    let mut issued = client
+    let issued = client
         .send(Method::POST, &route, Some(&Value::Object(body)))
-        .await?;
+        .await;
+    if issued.is_err() && is_new {
+        let _ = std::fs::remove_dir(&dir);
+    }
+    let mut issued = issued?;
     let (ca, cert) = (text(&issued, "ca"), text(&issued, "certificate"));
     write(&dir.join("ca.pem"), ca.as_bytes(), 0o644)?;
     write(&dir.join("cert.pem"), cert.as_bytes(), 0o644)?;
@@ -111,8 +115,9 @@ pub(super) async fn revoke(client: &Client, serial: &str) -> Result<Answer, CliE
     Ok(gone("certificate", serial, status))
 }
 
-/// Makes the folder, or finds that nothing in it would be overwritten.
-fn prepare(dir: &Path) -> Result<(), CliError> {
+/// Makes the folder, or finds that nothing in it would be overwritten. Says whether it is new.
+fn prepare(dir: &Path) -> Result<bool, CliError> {
+    let is_new = !dir.exists();
     let mut builder = std::fs::DirBuilder::new();
     builder.recursive(true).mode(0o700);
     builder.create(dir).map_err(|source| CliError::Io {
@@ -129,7 +134,7 @@ fn prepare(dir: &Path) -> Result<(), CliError> {
             )));
         }
     }
-    Ok(())
+    Ok(is_new)
 }
 
 fn write(path: &Path, bytes: &[u8], mode: u32) -> Result<(), CliError> {

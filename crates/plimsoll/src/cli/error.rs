@@ -100,7 +100,7 @@ impl CliError {
                 400 | 422 => Exit::Usage,
                 401 | 403 => Exit::Refused,
                 404 => Exit::NotFound,
-                503 => Exit::Unreachable,
+                429 | 503 => Exit::Unreachable,
                 _ => Exit::Failure,
             },
             Self::Unreachable { .. } => Exit::Unreachable,
@@ -135,6 +135,7 @@ impl CliError {
                 }
                 "no_route" => "is the server older than this program? plimsoll version shows both",
                 "stale" => "run it again: somebody else changed it at the same time",
+                "too_many" => "wait a second; limits.requests_per_s in the server's configuration",
                 "unavailable" => "try again in a moment; plimsoll doctor says what is wrong",
                 _ => return None,
             },
@@ -208,6 +209,7 @@ mod tests {
             ),
             (404, "not_found", "no decision named x", Exit::NotFound, ""),
             (409, "conflict", "taken", Exit::Failure, ""),
+            (429, "too_many", "too many", Exit::Unreachable, "wait"),
             (503, "unavailable", "busy", Exit::Unreachable, "try again"),
         ] {
             let error = CliError::Api {
