@@ -378,3 +378,78 @@ pub(super) async fn response(
     }
     Err(refused)
 }
+
+#[cfg(test)]
+mod tests {
+    use plimsoll_core::entity::UserId;
+    use plimsoll_store::{Actor, NewUser, Role};
+    use serde_json::json;
+
+    use super::*;
+    use crate::clock::{Clock, new_id};
+    use crate::config::{Authz, Config};
+
+    #[tokio::test]
+    async fn whoever_is_not_known_is_denied_before_anything_is_looked_at() {
+        let ada = NewUser {
+            id: UserId(new_id()),
+            name: "ada".parse().unwrap(),
+            email: None,
+            os_uid: None,
+            role: Role::Member,
+            class: None,
+        };
+        for allow_anonymous in [false, true] {
+            let dir = tempfile::tempdir().unwrap();
+            let config = Config {
+                data_dir: dir.path().to_owned(),
+                authz: Authz {
+                    allow_anonymous,
+                    ..Authz::default()
+                },
+                ..Config::default()
+            };
+            let app = crate::serve::build(config, Clock::default()).await.unwrap();
+            let actor = Actor {
+                name: "test".into(),
+                at_ms: 0,
+                reason: None,
+            };
+            app.store.add_user(ada.clone(), actor).await.unwrap();
+            let id = ada.id.to_string();
+            for (user, by, path, passes) in [
+                ("", "", "/v1.41/containers/json", allow_anonymous),
+                ("plimsoll-server", "TLS", "/v1.41/containers/json", true),
+                ("plimsoll-server", "", "/v1.41/version", false),
+                ("ada", "TLS", "/v1.41/version", true),
+                ("ada", "TLS", "/v1.41/version?more=1", false),
+                ("ada", "TLS", "/v1.41/containers/json", false),
+                ("ada", "TLS", "/v1.41/containers/x/archive", false),
+                ("ada", "TLS", "/v1.41/./version", false),
+                ("ada", "Basic", "/v1.41/version", false),
+                ("Ada", "TLS", "/v1.41/version", false),
+                ("ben", "TLS", "/v1.41/version", false),
+                (id.as_str(), "TLS", "/v1.41/version", false),
+            ] {
+                let question = json!({
+                    "User": user, "UserAuthNMethod": by, "RequestMethod": "GET", "RequestUri": path,
+                });
+                let asked = Asked::parse(question.to_string().as_bytes()).unwrap();
+                let judged = request(&app, &Creating::default(), &asked).await;
+                assert_eq!(judged.is_ok(), passes, "{user:?} {by} {path}: {judged:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_reservation_makes_one_container_at_a_time() {
+        let creating = Creating::default();
+        let id = ReservationId(new_id());
+        assert!(creating.begin(id, Duration::ZERO));
+        assert!(!creating.begin(id, Duration::from_secs(1)));
+        assert!(creating.end(id) && !creating.end(id));
+        assert!(creating.begin(id, Duration::from_secs(2)));
+        // The engine never said how it went.
+        assert!(creating.begin(id, CREATE_TIMEOUT * 2));
+    }
+}
