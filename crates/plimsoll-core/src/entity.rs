@@ -51,6 +51,8 @@ ids! {
     DecisionId;
     /// An API token.
     TokenId;
+    /// A client certificate; its serial number is this id's 16 bytes.
+    CertId;
 }
 
 /// What kind of entity a quota belongs to.

@@ -6,6 +6,7 @@
 
 mod audit;
 mod books;
+mod certs;
 mod check;
 mod clamps;
 mod decisions;

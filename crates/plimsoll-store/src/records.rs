@@ -3,7 +3,8 @@
 use plimsoll_core::admit::{Verdict, Violation};
 use plimsoll_core::dimension::{Amounts, Limits};
 use plimsoll_core::entity::{
-    DecisionId, EntityKind, MemberRole, Name, ProjectId, ReservationId, TeamId, TokenId, UserId,
+    CertId, DecisionId, EntityKind, MemberRole, Name, ProjectId, ReservationId, TeamId, TokenId,
+    UserId,
 };
 use plimsoll_core::quota::{Capacity, Mode, TeamMode};
 use plimsoll_core::remedy::Remedy;
@@ -515,6 +516,21 @@ pub struct Token {
     pub created_ms: i64,
     /// Unix milliseconds.
     pub expires_ms: Option<i64>,
+    /// Unix milliseconds.
+    pub revoked_ms: Option<i64>,
+}
+
+/// A client certificate, as far as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cert {
+    /// Its serial number.
+    pub serial: CertId,
+    /// Whom it names.
+    pub user: UserId,
+    /// Unix milliseconds.
+    pub issued_ms: i64,
+    /// Unix milliseconds.
+    pub expires_ms: i64,
     /// Unix milliseconds.
     pub revoked_ms: Option<i64>,
 }

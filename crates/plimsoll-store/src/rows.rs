@@ -2,7 +2,7 @@
 
 use plimsoll_core::Dimension;
 use plimsoll_core::entity::{
-    DecisionId, EntityKind, MemberRole, ProjectId, ReservationId, TeamId, TokenId, UserId,
+    CertId, DecisionId, EntityKind, MemberRole, ProjectId, ReservationId, TeamId, TokenId, UserId,
 };
 use plimsoll_core::quota::{Capacity, Mode, TeamMode};
 use plimsoll_core::reservation::State;
@@ -15,8 +15,8 @@ use uuid::Uuid;
 
 use crate::error::{Result, StoreError};
 use crate::records::{
-    AuditEntry, Clamp, Decision, Host, Member, ObjectKind, Origin, Project, Quota, Reservation,
-    Role, Team, Token, User, ViolationKind, ViolationRecord,
+    AuditEntry, Cert, Clamp, Decision, Host, Member, ObjectKind, Origin, Project, Quota,
+    Reservation, Role, Team, Token, User, ViolationKind, ViolationRecord,
 };
 
 pub(crate) fn json<T: Serialize>(value: &T) -> String {
@@ -256,6 +256,18 @@ pub(crate) fn token(row: &Row<'_>) -> rusqlite::Result<Token> {
         created_ms: row.get(4)?,
         expires_ms: row.get(5)?,
         revoked_ms: row.get(6)?,
+    })
+}
+
+pub(crate) const CERT: &str = "SELECT serial, user_id, issued_at, expires_at, revoked_at FROM cert";
+
+pub(crate) fn cert(row: &Row<'_>) -> rusqlite::Result<Cert> {
+    Ok(Cert {
+        serial: CertId(uuid(row, 0)?),
+        user: UserId(uuid(row, 1)?),
+        issued_ms: row.get(2)?,
+        expires_ms: row.get(3)?,
+        revoked_ms: row.get(4)?,
     })
 }
 

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use plimsoll::api;
 use plimsoll::clock::Clock;
-use plimsoll::config::Config;
+use plimsoll::config::{Config, Limits};
 use plimsoll_core::entity::UserId;
 use plimsoll_store::{Actor, NewUser, Role};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -31,6 +31,12 @@ async fn main() -> Result<(), Failure> {
     let dir = tempfile::tempdir()?;
     let config = Config {
         data_dir: dir.path().to_owned(),
+        // What is measured is the decision, not the limit.
+        limits: Limits {
+            connections_per_user: 10_000,
+            requests_per_s: 1_000_000,
+            requests_burst: 1_000_000,
+        },
         ..Config::default()
     };
     let app = plimsoll::serve::build(config, Clock::default()).await?;

@@ -7,16 +7,19 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod ca;
 pub mod caps;
 pub mod clamp;
 pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod engine_facts;
+pub mod engine_tls;
 pub mod folders;
 pub mod gateway;
 pub mod install;
 pub mod labels;
+pub mod limits;
 pub mod meter;
 pub mod serve;
 pub mod settle;

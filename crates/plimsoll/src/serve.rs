@@ -10,21 +10,28 @@ use plimsoll_core::quota::Capacity;
 use plimsoll_core::units::MilliCpu;
 use plimsoll_host::capacity::{self, CapacityError};
 use plimsoll_host::cgroup::{Instance, NotAnInstance};
-use plimsoll_host::engine::Engine;
 use plimsoll_store::{Metrics, Store, StoreError};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
+use crate::ca::{Authority, CaError};
 use crate::clock::Clock;
-use crate::config::{Config, socket_path};
+use crate::config::{Address, Config};
+use crate::engine_tls;
+use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::state::{App, InFlight, KeyedLocks, Wake};
 use crate::tasks::{self, Shutdown, TaskBoard, collect, ended};
 
 /// How long requests under way may take to end after the server was told to.
 const DRAIN: Duration = Duration::from_secs(10);
+
+/// Everybody may connect: who calls is known by their uid.
+const OPEN: u32 = 0o666;
+/// For the engine alone.
+const ROOT_ONLY: u32 = 0o600;
 
 /// Why a server did not start.
 #[derive(Debug, thiserror::Error)]
@@ -60,6 +67,9 @@ pub enum ServeError {
         /// Why.
         source: Box<dyn std::error::Error + Send + Sync>,
     },
+    /// There is a `tcp://` gateway or engine, and nothing to speak TLS with.
+    #[error("TLS cannot be spoken")]
+    Tls(#[from] CaError),
     /// The process cannot be set up.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -81,7 +91,9 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         .claim_host(config.host.clone(), capacity, clock.now_ms())
         .await?;
     Ok(Arc::new(App {
-        engine: Engine::new(&config.engine),
+        limits: Limits::new(config.limits),
+        certs_changed: watch::Sender::new(()),
+        engine: engine_tls::engine(&config)?,
         config,
         clock,
         store,
@@ -132,10 +144,13 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     if drained.await.is_err() {
         tracing::warn!("some requests took too long and were cut off");
     }
-    for address in app.config.gateway.iter().map(|g| socket_path(g)) {
-        let _ = std::fs::remove_file(address);
+    for socket in app.config.gateway_sockets() {
+        let _ = std::fs::remove_file(socket);
     }
     let _ = std::fs::remove_file(&app.config.api_socket);
+    if let Some(socket) = &app.config.authz.socket {
+        let _ = std::fs::remove_file(socket);
+    }
     Ok(())
 }
 
@@ -145,17 +160,24 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
 /// [`ServeError`] when an address cannot be listened on or the metrics cannot be opened.
 pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, ServeError> {
     let listen = &app.config.listen;
-    let tcp = TcpListener::bind(listen)
-        .await
-        .map_err(|source| ServeError::Listen {
-            address: listen.clone(),
-            source,
-        })?;
-    let api_socket = listen_unix(&app.config.api_socket).await?;
+    let tcp = listen_tcp(listen).await?;
+    let api_socket = listen_unix(&app.config.api_socket, OPEN).await?;
+    let authz = match &app.config.authz.socket {
+        Some(path) => Some(listen_unix(path, ROOT_ONLY).await?),
+        None => None,
+    };
     let mut gateways = Vec::new();
+    let mut over_tls = Vec::new();
     for address in &app.config.gateway {
-        gateways.push(listen_unix(socket_path(address)).await?);
+        match Address::of(address) {
+            Address::Unix(path) => gateways.push(listen_unix(path, OPEN).await?),
+            Address::Tls(address) => over_tls.push(listen_tcp(address).await?),
+        }
     }
+    let tls = match over_tls.is_empty() {
+        true => None,
+        false => Some(Authority::of(&app.config.data_dir).server_config()?),
+    };
     let collecting = collect::Collecting::open(Metrics::open(&app.config.data_dir)?)?;
     let collecting = Arc::new(Mutex::new(collecting));
 
@@ -165,6 +187,17 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
     running.spawn(crate::api::serve_unix(Arc::clone(app), api_socket, end()));
     for listener in gateways {
         running.spawn(crate::gateway::serve(Arc::clone(app), listener, end()));
+    }
+    for (listener, tls) in over_tls.into_iter().zip(tls.iter().cycle()) {
+        let (app, tls) = (Arc::clone(app), Arc::clone(tls));
+        running.spawn(crate::gateway::serve_tls(app, listener, tls, end()));
+    }
+    if let Some(listener) = authz {
+        running.spawn(crate::gateway::serve_authz(
+            Arc::clone(app),
+            listener,
+            end(),
+        ));
     }
     running.spawn(tasks::events::run(Arc::clone(app), shutdown.clone()));
     let seconds = Duration::from_secs_f64;
@@ -204,9 +237,17 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
     Ok(running)
 }
 
-/// Listens on a unix socket that everybody may connect to: who calls is known by their uid. A socket
-/// left behind by a server that is gone is replaced; one that answers is not.
-async fn listen_unix(path: &Path) -> Result<UnixListener, ServeError> {
+async fn listen_tcp(address: &str) -> Result<TcpListener, ServeError> {
+    let bound = TcpListener::bind(address).await;
+    bound.map_err(|source| ServeError::Listen {
+        address: address.to_owned(),
+        source,
+    })
+}
+
+/// Listens on a unix socket. One left behind by a server that is gone is replaced; one that answers is
+/// not.
+async fn listen_unix(path: &Path, mode: u32) -> Result<UnixListener, ServeError> {
     let address = path.display().to_string();
     let failed = |source| ServeError::Listen {
         address: address.clone(),
@@ -222,6 +263,6 @@ async fn listen_unix(path: &Path) -> Result<UnixListener, ServeError> {
         std::fs::remove_file(path).map_err(failed)?;
     }
     let listener = UnixListener::bind(path).map_err(failed)?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(failed)?;
     Ok(listener)
 }

@@ -11,6 +11,7 @@ use plimsoll_store::{Deed, HostLease, Store};
 
 use crate::clock::{Clock, new_id};
 use crate::config::Config;
+use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::tasks::TaskBoard;
 
@@ -41,6 +42,10 @@ pub struct App {
     pub wake: Wake,
     /// One lock a container: whoever changes or settles it holds it.
     pub container_locks: KeyedLocks,
+    /// What each caller holds of this server.
+    pub limits: Limits,
+    /// Told whenever certificates may count no more; their open connections then look again.
+    pub certs_changed: tokio::sync::watch::Sender<()>,
     /// Reservations of requests that are being forwarded right now; they never expire meanwhile.
     pub in_flight: InFlight,
 }

@@ -140,8 +140,15 @@ fn a_wrong_command_line_is_exit_2_and_says_what_is_wrong() {
             "--listen must be an address and a port",
         ),
         (
-            "serve --gateway tcp://0.0.0.0:1",
+            "serve --gateway http://0.0.0.0:1",
             "--gateway must be a unix socket",
+        ),
+        ("serve --gateway tcp://0.0.0.0", "a port, like"),
+        ("user cert ada --days 0", "1..=730"),
+        ("user cert ada --endpoint https://h", "must be like tcp://"),
+        (
+            "ca init --host no/host --data-dir /nonexistent",
+            "neither a host's name",
         ),
         ("serve --instance a-b", "cannot name an instance"),
         ("--url https://host usage", "TLS is not spoken here"),
@@ -506,6 +513,57 @@ fn tokens_open_the_api_over_tcp_until_they_are_revoked() {
 
 /// A folder that others may look into, with a copy of the binary and a link to it, as `install` makes
 /// them: others may be unable to pass the folders above the build's.
+#[test]
+fn an_authority_is_made_once_and_certificates_come_from_it() {
+    let server = Server::without_engine();
+    let data = server.path("data");
+    let data = data.to_str().unwrap();
+    let socket = server.path("api.sock");
+    let by = |args: &[&str]| run(plimsoll().env("PLIMSOLL_API_SOCKET", &socket).args(args));
+    let out = server.path("ada");
+    let cert = ["user", "cert", "ada", "--out", out.to_str().unwrap()];
+    assert_eq!(by(&["user", "add", "ada"]).code, 0);
+    let none = by(&cert);
+    assert_eq!(none.code, 1, "{none:?}");
+    assert!(none.err.contains("plimsoll ca init"), "{none:?}");
+    assert!(!out.exists(), "nothing is left of it");
+
+    let init = ["ca", "init", "--data-dir", data, "--host", "gpu1.example"];
+    let made = by(&init);
+    assert_eq!(made.code, 0, "{made:?}");
+    assert!(made.out.contains("gpu1.example, "), "{made:?}");
+    assert_eq!(by(&["ca", "show", "--data-dir", data]).out, made.out);
+    let again = by(&init);
+    assert_eq!(again.code, 1, "{again:?}");
+    assert!(again.err.contains("is not overwritten"), "{again:?}");
+
+    let issued = by(&cert);
+    assert_eq!(issued.code, 0, "{issued:?}");
+    // Without a gateway over TLS there is nowhere for a context to lead.
+    assert!(issued.out.contains("there is no context"), "{issued:?}");
+    assert!(out.join("key.pem").exists() && !out.join("plimsoll.dockercontext").exists());
+    let again = by(&cert);
+    assert_eq!(again.code, 2, "{again:?}");
+    assert!(again.err.contains("is there already"), "{again:?}");
+    let listed = by(&["user", "cert", "ada", "--list"]);
+    assert_eq!(listed.out.lines().count(), 2, "{listed:?}");
+    let serial = listed
+        .out
+        .lines()
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap();
+    assert_eq!(by(&["user", "revoke-cert", serial]).code, 0);
+    assert!(
+        by(&["user", "cert", "ada", "--list"])
+            .out
+            .contains("revoked")
+    );
+    assert_eq!(by(&["user", "revoke-cert", "x"]).code, 4);
+}
+
 fn plugin_folder() -> (tempfile::TempDir, PathBuf) {
     let dir = tempfile::tempdir().unwrap();
     let open: fs::Permissions = std::os::unix::fs::PermissionsExt::from_mode(0o755);

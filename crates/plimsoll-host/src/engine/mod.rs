@@ -1,4 +1,4 @@
-//! The container engine's API over its unix socket.
+//! The container engine's API, over its unix socket or whatever else its caller can connect.
 //!
 //! Two layers. [`Engine::send`] and [`Engine::upgrade`] carry any request, with streamed bodies and
 //! hijacked connections, for whoever forwards requests. The typed calls are what Plimsoll itself
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use std::{fmt, path::PathBuf};
+use std::{fmt, io, path::PathBuf};
 
 use bytes::Bytes;
 use http::header::{CONNECTION, HOST, HeaderName, HeaderValue, UPGRADE};
@@ -31,6 +31,7 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use hyper::upgrade::Upgraded;
 use hyper_util::rt::TokioIo;
 use serde::Deserialize;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
 use tokio::task::JoinHandle;
 
@@ -122,9 +123,28 @@ pub struct Engine {
     inner: Arc<Inner>,
 }
 
+/// A connection to the engine.
+pub trait Io: AsyncRead + AsyncWrite + Unpin + Send {}
+
+impl<T: AsyncRead + AsyncWrite + Unpin + Send> Io for T {}
+
+/// A connection that is being made.
+pub type Connecting<'a> = Pin<Box<dyn Future<Output = io::Result<Box<dyn Io>>> + Send + 'a>>;
+
+/// Another way to the engine than its unix socket.
+pub trait Connect: fmt::Debug + Send + Sync {
+    /// Where it leads, in words.
+    fn place(&self) -> String;
+
+    /// A new connection.
+    fn connect(&self) -> Connecting<'_>;
+}
+
 #[derive(Debug)]
 struct Inner {
+    /// In words where there is no socket.
     socket: PathBuf,
+    over: Option<Arc<dyn Connect>>,
     /// Major version << 16 | minor; 0 before the first negotiation.
     api: AtomicU32,
 }
@@ -161,12 +181,25 @@ impl Engine {
         Self {
             inner: Arc::new(Inner {
                 socket,
+                over: None,
                 api: AtomicU32::new(0),
             }),
         }
     }
 
-    /// The socket's path.
+    /// A client of the engine at the end of `over`. Nothing is connected yet.
+    #[must_use]
+    pub fn over(over: Arc<dyn Connect>) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                socket: over.place().into(),
+                over: Some(over),
+                api: AtomicU32::new(0),
+            }),
+        }
+    }
+
+    /// The socket's path, or where else the engine is, in words.
     #[must_use]
     pub fn socket(&self) -> &std::path::Path {
         &self.inner.socket
@@ -334,12 +367,16 @@ impl Engine {
     ) -> Result<Response<EngineBody>, EngineError> {
         let socket = &self.inner.socket;
         let stream = calls::bounded(CONNECT_TIMEOUT, "a connection", async {
-            UnixStream::connect(socket)
-                .await
-                .map_err(|source| EngineError::Unreachable {
-                    socket: socket.clone(),
-                    source,
-                })
+            let connected = match &self.inner.over {
+                None => UnixStream::connect(socket)
+                    .await
+                    .map(|stream| Box::new(stream) as Box<dyn Io>),
+                Some(over) => over.connect().await,
+            };
+            connected.map_err(|source| EngineError::Unreachable {
+                socket: socket.clone(),
+                source,
+            })
         })
         .await?;
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))

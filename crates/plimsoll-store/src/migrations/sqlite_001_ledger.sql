@@ -186,6 +186,16 @@ CREATE TABLE token (
     revoked_at INTEGER
 ) STRICT;
 
+-- Client certificates. The private keys were never here.
+CREATE TABLE cert (
+    serial     TEXT PRIMARY KEY,
+    user_id    TEXT NOT NULL REFERENCES user (id) ON DELETE CASCADE,
+    issued_at  INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    revoked_at INTEGER
+) STRICT;
+CREATE INDEX cert_by_user ON cert (user_id);
+
 CREATE TABLE audit (
     seq         INTEGER PRIMARY KEY AUTOINCREMENT,
     at          INTEGER NOT NULL,

@@ -1,6 +1,6 @@
 //! Users, teams, members, projects, tokens and the log of what was done to them.
 
-use plimsoll_core::entity::{MemberRole, ProjectId, SYSTEM_ID, TokenId};
+use plimsoll_core::entity::{CertId, MemberRole, ProjectId, SYSTEM_ID, TokenId};
 use plimsoll_core::quota::{built_in_classes, system_limits};
 use plimsoll_core::{Dimension, Limit, Limits};
 use plimsoll_store::{NewMember, NewToken, NewUser, Project, Role, StoreError, TeamChoice};
@@ -431,6 +431,46 @@ async fn tokens_open_until_they_expire_or_are_revoked() {
     // A user's tokens go with them.
     w.store.delete_user(ada, false, w.actor()).await.unwrap();
     assert!(w.store.tokens(None).await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn certificates_name_their_user_until_they_are_revoked_or_the_user_is_gone() {
+    let w = World::new().await;
+    let (ada, ben) = (w.user("ada").await, w.user("ben").await);
+    let issue = async |user, expires| {
+        let serial = CertId(w.id());
+        let kept = w.store.add_cert(serial, user, expires, w.actor()).await;
+        kept.map(|cert| cert.serial)
+    };
+    let first = issue(ada, w.now() + 10).await.unwrap();
+    let second = issue(ada, w.now() + 20).await.unwrap();
+    issue(ben, w.now() + 10).await.unwrap();
+    let nobody = plimsoll_core::entity::UserId(w.id());
+    assert_refused!(
+        issue(nobody, w.now() + 10).await,
+        StoreError::NotFound { .. }
+    );
+    let serials = async |user| -> Vec<_> {
+        let certs = w.store.certs(user).await.unwrap();
+        certs.iter().map(|cert| cert.serial).collect()
+    };
+    assert_eq!(serials(ada).await, [first, second]);
+
+    let (cert, user) = w.store.cert(first).unwrap().unwrap();
+    assert_eq!((user.id, cert.revoked_ms), (ada, None));
+    w.store.revoke_cert(first, w.actor()).await.unwrap();
+    w.store.revoke_cert(first, w.actor()).await.unwrap();
+    let revoked = |serial| w.store.cert(serial).unwrap().unwrap().0.revoked_ms;
+    assert_eq!(revoked(first), Some(w.actor().at_ms));
+    assert_eq!(revoked(second), None);
+    let unknown = CertId(w.id());
+    assert_eq!(w.store.cert(unknown).unwrap(), None);
+    assert_refused!(
+        w.store.revoke_cert(unknown, w.actor()).await,
+        StoreError::NotFound { .. }
+    );
+    w.store.delete_user(ada, false, w.actor()).await.unwrap();
+    assert_eq!(w.store.cert(second).unwrap(), None);
 }
 
 #[tokio::test]

@@ -6,10 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use axum::extract::FromRequestParts;
+use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 use plimsoll_core::entity::{MemberRole, TeamId, TokenId, UserId};
-use plimsoll_store::{Actor, NewToken, Role, StoreError, Team, User};
+use plimsoll_store::{Actor, NewToken, Role, StoreError, Team, Token, User};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -17,6 +18,7 @@ use super::input::id_or_name;
 use super::problem::Problem;
 use crate::clock::new_id;
 use crate::gateway::Peer;
+use crate::limits::Who;
 use crate::state::App;
 
 /// A token's secret starts with this, so that scanners know it for one.
@@ -59,6 +61,44 @@ impl Rights {
     }
 }
 
+/// The token a request shows, valid, and whose it is.
+#[derive(Debug, Clone)]
+pub(super) struct Bearer {
+    token: Token,
+    user: Option<User>,
+}
+
+impl Bearer {
+    /// `None` without the header.
+    pub(super) fn of(app: &App, headers: &HeaderMap) -> Result<Option<Self>, Problem> {
+        let Some(header) = headers.get(AUTHORIZATION) else {
+            return Ok(None);
+        };
+        let header = header.to_str().ok().and_then(|h| h.split_once(' '));
+        let secret = header.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let (_, secret) = secret.ok_or_else(|| {
+            Problem::unauthenticated("send the token as `Authorization: Bearer <token>`")
+        })?;
+        let (token, user) = app
+            .store
+            .bearer(&hash(secret.trim()), app.clock.now_ms())?
+            .ok_or_else(|| {
+                Problem::unauthenticated(
+                    "the token is unknown, expired or revoked: `plimsoll token add` makes another",
+                )
+            })?;
+        Ok(Some(Self { token, user }))
+    }
+
+    /// Whose share of the server its requests use.
+    pub(super) fn who(&self) -> Who {
+        match &self.user {
+            Some(user) => Who::User(user.id),
+            None => Who::Token(self.token.id),
+        }
+    }
+}
+
 /// Who calls.
 ///
 /// What a caller may not *see* does not exist for them: the answer is the 404 of a name nobody has.
@@ -81,13 +121,12 @@ impl FromRequestParts<Arc<App>> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &Arc<App>) -> Result<Self, Problem> {
-        if let Some(header) = parts.headers.get(AUTHORIZATION) {
-            let header = header.to_str().ok().and_then(|h| h.split_once(' '));
-            let secret = header.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-            let (_, secret) = secret.ok_or_else(|| {
-                Problem::unauthenticated("send the token as `Authorization: Bearer <token>`")
-            })?;
-            return Self::by_token(app, secret.trim());
+        let bearer = match parts.extensions.remove::<Bearer>() {
+            None => Bearer::of(app, &parts.headers)?,
+            looked_up => looked_up,
+        };
+        if let Some(bearer) = bearer {
+            return Ok(Self::by_token(bearer));
         }
         match parts.extensions.get::<Peer>() {
             Some(peer) => Self::by_peer(app, peer),
@@ -100,18 +139,10 @@ impl FromRequestParts<Arc<App>> for Caller {
 }
 
 impl Caller {
-    fn by_token(app: &App, secret: &str) -> Result<Self, Problem> {
-        let (token, user) = app
-            .store
-            .bearer(&hash(secret), app.clock.now_ms())?
-            .ok_or_else(|| {
-                Problem::unauthenticated(
-                    "the token is unknown, expired or revoked: `plimsoll token add` makes another",
-                )
-            })?;
+    fn by_token(Bearer { token, user }: Bearer) -> Self {
         let rights = Rights::of(token.role);
         let until_ms = token.expires_ms;
-        Ok(match user {
+        match user {
             Some(user) => Self {
                 rights: rights.and(Rights::of(user.role)),
                 until_ms,
@@ -124,7 +155,7 @@ impl Caller {
                 user: None,
                 until_ms,
             },
-        })
+        }
     }
 
     fn by_peer(app: &App, peer: &Peer) -> Result<Self, Problem> {
@@ -160,7 +191,8 @@ impl Caller {
                     ..Self::of_user(user)
                 })
             }
-            Peer::Unknown => Err(Problem::unauthenticated(
+            // Certificates are for the gateway.
+            Peer::Certificate(_) | Peer::Unknown => Err(Problem::unauthenticated(
                 "cannot tell who is calling; send a token",
             )),
         }

@@ -1,6 +1,7 @@
 //! Connections: who is at the other end, how long they may take, and how they end.
 
 use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,13 +11,15 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, unix};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tower::Service;
 
+use super::problem::Problem;
 use super::{Bounds, router_within};
 use crate::gateway::Peer;
+use crate::limits::{Place, Share, TooMany, Who};
 use crate::state::App;
 
 /// The most bytes of a request's head.
@@ -38,7 +41,8 @@ pub async fn serve_tcp_within(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    serve(app, bounds, listener, |_| None, shutdown).await;
+    let who = |_: &App, _: &TcpStream, from: &SocketAddr| (None, Who::address(from.ip()));
+    serve(app, bounds, listener, who, shutdown).await;
 }
 
 /// Serves the API over a unix socket; callers are known by their uid, root is administrator.
@@ -47,19 +51,26 @@ pub async fn serve_unix(
     listener: UnixListener,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let who = |stream: &UnixStream| Some(Peer::of(stream));
+    let who = |app: &App, stream: &UnixStream, _: &unix::SocketAddr| {
+        let peer = Peer::of(stream);
+        let who = peer.who(app);
+        (Some(peer), who)
+    };
     serve(app, Bounds::default(), listener, who, shutdown).await;
 }
+
+/// Who is at the other end, where the connection says so, and whose share it uses.
+type Known = (Option<Peer>, Who);
 
 /// Accepts until `shutdown`, then lets requests under way end.
 async fn serve<L: Listener>(
     app: Arc<App>,
     bounds: Bounds,
     mut listener: L,
-    who: fn(&L::Io) -> Option<Peer>,
+    who: fn(&App, &L::Io, &L::Addr) -> Known,
     shutdown: impl Future<Output = ()> + Send,
 ) {
-    let router = router_within(app, bounds);
+    let router = router_within(Arc::clone(&app), bounds);
     let (over, ending) = watch::channel(false);
     let mut connections = JoinSet::new();
     tokio::pin!(shutdown);
@@ -69,9 +80,15 @@ async fn serve<L: Listener>(
             // Finished connections are let go of as they end.
             Some(_) = connections.join_next() => {}
             // Waits and tries again where there are no descriptors left.
-            (stream, _) = listener.accept() => {
-                let (peer, router) = (who(&stream), router.clone());
-                connections.spawn(connection(stream, peer, router, bounds, ending.clone()));
+            (stream, from) = listener.accept() => {
+                let (app, router, ending) = (Arc::clone(&app), router.clone(), ending.clone());
+                connections.spawn(async move {
+                    let (peer, who) = who(&app, &stream, &from);
+                    match app.limits.enter(who, app.clock.monotonic()) {
+                        Ok(place) => connection(stream, peer, &place, router, bounds, ending).await,
+                        Err(share) => turn_away(&share, stream).await,
+                    }
+                });
             }
         }
     }
@@ -84,6 +101,7 @@ async fn serve<L: Listener>(
 async fn connection<S>(
     stream: S,
     peer: Option<Peer>,
+    place: &Place,
     router: Router,
     bounds: Bounds,
     mut ending: watch::Receiver<bool>,
@@ -91,8 +109,10 @@ async fn connection<S>(
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let service = service_fn(move |mut request: Request<Incoming>| {
+        let extensions = request.extensions_mut();
+        extensions.insert(Arc::clone(place.share()));
         if let Some(peer) = &peer {
-            request.extensions_mut().insert(peer.clone());
+            extensions.insert(peer.clone());
         }
         let mut router = router.clone();
         async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|e| match e {})) }
@@ -114,4 +134,12 @@ async fn connection<S>(
         // Clients go away in the middle of things all the time.
         tracing::debug!(%error, "a connection to the API ended early");
     }
+}
+
+/// Tells a client that it has too many connections, as a problem document.
+async fn turn_away(share: &Share, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let (content_type, body) = Problem::from(TooMany::Connections).document();
+    share
+        .turn_away(stream, content_type, &body.to_string())
+        .await;
 }

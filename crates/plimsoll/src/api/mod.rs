@@ -3,6 +3,7 @@
 
 mod audit;
 mod auth;
+mod certs;
 mod containers;
 mod decisions;
 mod docs;
@@ -29,17 +30,22 @@ mod violations;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::{Request, State};
 use axum::http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, HeaderName, HeaderValue, REFERRER_POLICY,
     X_CONTENT_TYPE_OPTIONS, X_FRAME_OPTIONS,
 };
+use axum::middleware::Next;
+use axum::response::Response;
 use axum::{Extension, Router};
 
 pub use auth::{TokenError, ensure_admin_token};
 pub use listen::{serve_tcp, serve_tcp_within, serve_unix};
 pub use openapi::document as openapi_document;
 
+use crate::limits::Share;
 use crate::state::App;
+use problem::Problem;
 
 /// How much a request may take.
 #[derive(Debug, Clone, Copy)]
@@ -77,15 +83,35 @@ pub fn router_within(app: Arc<App>, bounds: Bounds) -> Router {
         .fallback(problem::no_route)
         .method_not_allowed_fallback(problem::no_method)
         .layer(Extension(bounds))
+        .layer(axum::middleware::from_fn_with_state(Arc::clone(&app), pace))
         .layer(axum::middleware::from_fn(harden))
         .with_state(app)
 }
 
+/// Counts each request against its caller's share: the token's, where it shows a good one, else that of
+/// the connection.
+async fn pace(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let now = app.clock.monotonic();
+    let share = match auth::Bearer::of(&app, request.headers()) {
+        Ok(Some(bearer)) => {
+            let share = app.limits.share(bearer.who(), now);
+            request.extensions_mut().insert(bearer);
+            Some(share)
+        }
+        _ => request.extensions().get::<Arc<Share>>().cloned(),
+    };
+    if let Some(share) = share {
+        share.request(now)?;
+    }
+    Ok(next.run(request).await)
+}
+
 /// What every answer says to browsers, and what no browser may send: a page of another origin.
-async fn harden(
-    request: axum::extract::Request,
-    next: axum::middleware::Next,
-) -> axum::response::Response {
+async fn harden(request: Request, next: Next) -> Response {
     let headers = request.headers();
     let foreign = headers.get("origin").is_some_and(|origin| {
         let host = headers
@@ -99,7 +125,7 @@ async fn harden(
             != Some(host)
     });
     let mut response = if foreign && !request.method().is_safe() {
-        problem::Problem::forbidden("requests from another origin are not accepted").into()
+        Problem::forbidden("requests from another origin are not accepted").into()
     } else {
         next.run(request).await
     };

@@ -7,7 +7,7 @@ use plimsoll_core::admit::Violation;
 use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
 use plimsoll_core::remedy::Remedy;
 use plimsoll_store::{
-    Decision, Member, Project, Quota, Reservation, Team, Token, User, ViolationRecord,
+    Cert, Decision, Member, Project, Quota, Reservation, Team, Token, User, ViolationRecord,
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
@@ -167,6 +167,13 @@ pub(super) fn token(t: &Token) -> Value {
         "id": t.id, "user": t.user, "role": t.role.name(), "label": t.label,
         "createdAt": time(t.created_ms), "expiresAt": opt_time(t.expires_ms),
         "revokedAt": opt_time(t.revoked_ms),
+    })
+}
+
+pub(super) fn cert(c: &Cert) -> Value {
+    json!({
+        "serial": c.serial, "user": c.user, "issuedAt": time(c.issued_ms),
+        "expiresAt": time(c.expires_ms), "revokedAt": opt_time(c.revoked_ms),
     })
 }
 

@@ -1,7 +1,7 @@
 //! Errors as RFC 9457 problem documents: the one place that gives them a status.
 
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, HeaderValue};
+use axum::http::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode, Uri};
 use axum::response::{IntoResponse, Response};
 use plimsoll_store::{Decision, StoreError};
@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 
 use super::output;
 use super::strict::FieldError;
+use crate::limits::TooMany;
 use crate::tasks::in_full;
 
 /// A request that was not done, and why.
@@ -18,6 +19,7 @@ pub(super) struct Problem {
     code: &'static str,
     detail: String,
     more: Map<String, Value>,
+    retry_after_s: Option<u64>,
 }
 
 /// What handlers return.
@@ -30,6 +32,7 @@ impl Problem {
             code,
             detail: detail.into(),
             more: Map::new(),
+            retry_after_s: None,
         }
     }
 
@@ -76,10 +79,9 @@ impl Problem {
             .with("violations", Value::Array(violations))
             .with("remedies", Value::Array(remedies))
     }
-}
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
+    /// The media type and the document itself.
+    pub(super) fn document(self) -> (&'static str, Value) {
         let mut body = self.more;
         body.insert(
             "type".to_owned(),
@@ -90,15 +92,22 @@ impl IntoResponse for Problem {
         body.insert("status".to_owned(), json!(self.status.as_u16()));
         body.insert("code".to_owned(), json!(self.code));
         body.insert("detail".to_owned(), json!(self.detail));
-        let mut response = (self.status, Json(Value::Object(body))).into_response();
-        response.headers_mut().insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
-        if self.status == StatusCode::UNAUTHORIZED {
-            response
-                .headers_mut()
-                .insert("www-authenticate", HeaderValue::from_static("Bearer"));
+        ("application/problem+json", Value::Object(body))
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, retry_after_s) = (self.status, self.retry_after_s);
+        let (media_type, body) = self.document();
+        let mut response = (status, Json(body)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(media_type));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if let Some(seconds) = retry_after_s {
+            headers.insert(RETRY_AFTER, seconds.into());
         }
         response
     }
@@ -107,6 +116,16 @@ impl IntoResponse for Problem {
 impl From<Problem> for Response {
     fn from(problem: Problem) -> Self {
         problem.into_response()
+    }
+}
+
+impl From<TooMany> for Problem {
+    fn from(too_many: TooMany) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        Self {
+            retry_after_s: Some(too_many.retry_after_s()),
+            ..Self::new(status, "too_many", too_many.to_string())
+        }
     }
 }
 

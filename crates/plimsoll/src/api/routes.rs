@@ -7,8 +7,8 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use crate::state::App;
 
 use super::{
-    audit, containers, decisions, docs, health, metrics, projects, quotas, reservations, system,
-    teams, tokens, usage, users, validate, violations,
+    audit, certs, containers, decisions, docs, health, metrics, projects, quotas, reservations,
+    system, teams, tokens, usage, users, validate, violations,
 };
 
 /// One method on one path.
@@ -101,6 +101,9 @@ pub(super) fn all() -> Vec<Route> {
         route("get", "/api/users/{user}", "people", "A user and their teams.", get(users::show)).answers(200, "User"),
         route("patch", "/api/users/{user}", "people", "Suspend a user, or change mail address or uid.", patch(users::change)).body("UserChange").answers(200, "User"),
         route("delete", "/api/users/{user}", "people", "Delete a user; with drain, once they hold nothing.", delete(users::delete)).answers(204, "").also(&[202]).query(&["drain"]),
+        route("get", "/api/users/{user}/certs", "people", "A user's client certificates.", get(certs::list)).answers(200, "Cert[]"),
+        route("post", "/api/users/{user}/certs", "people", "Sign a client certificate for a key that stays with the caller.", post(certs::issue)).body("NewCert").answers(201, "IssuedCert"),
+        route("delete", "/api/certs/{serial}", "people", "Revoke a client certificate; its connections end.", delete(certs::revoke)).answers(204, ""),
         route("get", "/api/teams", "people", "The teams the caller may see.", get(teams::list)).answers(200, "Team[]"),
         route("post", "/api/teams", "people", "Add a team.", post(teams::add)).body("NewTeam").answers(201, "Team"),
         route("get", "/api/teams/{team}", "people", "A team and its members.", get(teams::show)).answers(200, "Team"),

@@ -153,9 +153,8 @@ pub(super) async fn delete(
         // Their networks stay, and are the reason they do.
         tracing::warn!(error = in_full(&error), "a user's networks stay");
     }
-    Ok(gone(
-        app.store
-            .delete_user(user.id, how.drain, caller.actor(&app, None))
-            .await?,
-    ))
+    let actor = caller.actor(&app, None);
+    let is_gone = app.store.delete_user(user.id, how.drain, actor).await?;
+    app.certs_changed.send_replace(());
+    Ok(gone(is_gone))
 }

@@ -102,6 +102,9 @@ pub(super) enum Command {
     /// Add, show, change and remove users.
     #[command(subcommand)]
     User(UserCommand),
+    /// Make the certificate authority of the gateway over TLS, and show it.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Add, show and remove teams and their members.
     #[command(subcommand)]
     Team(TeamCommand),
@@ -165,11 +168,12 @@ pub(super) struct ServeFlags {
     /// Address of the HTTP API.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub(super) listen: Option<String>,
-    /// Unix socket on which tenants find Docker; may be given several times.
-    #[arg(long, value_name = "unix://PATH")]
+    /// Where tenants find Docker: a unix socket, or tcp://ADDRESS:PORT for TLS; may be given several
+    /// times.
+    #[arg(long, value_name = "ADDRESS")]
     pub(super) gateway: Vec<String>,
-    /// The container engine.
-    #[arg(long, value_name = "unix://PATH")]
+    /// The container engine: a unix socket, or tcp://HOST:PORT over TLS.
+    #[arg(long, value_name = "ADDRESS")]
     pub(super) engine: Option<String>,
     /// Scopes labels and cgroups where several servers share one engine.
     #[arg(long, value_name = "NAME")]
@@ -180,6 +184,9 @@ pub(super) struct ServeFlags {
     /// Where cgroups are mounted.
     #[arg(long, value_name = "DIR")]
     pub(super) cgroup_root: Option<String>,
+    /// Serve the engine's authorization plugin here, like /run/docker/plugins/plimsoll.sock.
+    #[arg(long, value_name = "PATH")]
+    pub(super) authz_socket: Option<String>,
     /// Any other key, like metering.interval_s=1; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     pub(super) set: Vec<String>,
@@ -286,6 +293,13 @@ pub(super) enum UserCommand {
         #[arg(long)]
         reason: Option<String>,
     },
+    /// Make a client certificate for the gateway over TLS, with a docker context; or list them.
+    Cert(CertFlags),
+    /// End a certificate at once, and its connections.
+    RevokeCert {
+        /// Its serial number, as `user cert NAME --list` shows it.
+        serial: String,
+    },
     /// Delete a user who holds nothing.
     #[command(visible_alias = "rm")]
     Delete {
@@ -294,6 +308,47 @@ pub(super) enum UserCommand {
         /// Refuse new claims now and delete once the last container is gone.
         #[arg(long)]
         drain: bool,
+    },
+}
+
+/// Flags of `user cert`.
+#[derive(Debug, Args)]
+pub(super) struct CertFlags {
+    /// Name or id.
+    pub(super) user: String,
+    /// How long it counts [default: 90].
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(i64).range(1..=730))]
+    pub(super) days: Option<i64>,
+    /// The folder for ca.pem, cert.pem, key.pem and the docker context [default: plimsoll-USER].
+    #[arg(long, value_name = "DIR")]
+    pub(super) out: Option<PathBuf>,
+    /// Where the gateway is reached, like tcp://gpu1.example:2376 [default: as the server says].
+    #[arg(long, value_name = "URL")]
+    pub(super) endpoint: Option<String>,
+    /// List the user's certificates instead.
+    #[arg(long, conflicts_with_all = ["days", "out", "endpoint"])]
+    pub(super) list: bool,
+}
+
+/// `ca ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum CaCommand {
+    /// Make the authority and the server's certificate; nothing is overwritten.
+    ///
+    /// For other names, remove server.pem and server.key and run it again: the authority stays.
+    Init {
+        /// A name or address by which clients reach the server; may be given several times.
+        #[arg(long, value_name = "NAME|IP")]
+        host: Vec<String>,
+        /// The server's data directory [default: as configured].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Show fingerprints, expiry and the server's names.
+    Show {
+        /// The server's data directory [default: as configured].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
     },
 }
 

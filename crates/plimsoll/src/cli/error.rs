@@ -5,6 +5,7 @@ use std::io;
 
 use serde_json::Value;
 
+use crate::ca::CaError;
 use crate::config::ConfigError;
 use crate::install::InstallError;
 use crate::serve::ServeError;
@@ -81,6 +82,9 @@ pub(super) enum CliError {
     /// The host was left as it was, or what is left is said.
     #[error(transparent)]
     Install(#[from] InstallError),
+    /// There is no certificate.
+    #[error(transparent)]
+    Ca(#[from] CaError),
     /// Kernel caps could not be restored.
     #[error("kernel caps were not restored: {0}")]
     Caps(String),
@@ -91,12 +95,12 @@ impl CliError {
     #[must_use]
     pub(super) fn exit(&self) -> Exit {
         match self {
-            Self::Usage(_) | Self::Config(_) => Exit::Usage,
+            Self::Usage(_) | Self::Config(_) | Self::Ca(CaError::Host { .. }) => Exit::Usage,
             Self::Api { status, .. } => match status {
                 400 | 422 => Exit::Usage,
                 401 | 403 => Exit::Refused,
                 404 => Exit::NotFound,
-                503 => Exit::Unreachable,
+                429 | 503 => Exit::Unreachable,
                 _ => Exit::Failure,
             },
             Self::Unreachable { .. } => Exit::Unreachable,
@@ -104,6 +108,7 @@ impl CliError {
             | Self::Io { .. }
             | Self::Serve(_)
             | Self::Install(_)
+            | Self::Ca(_)
             | Self::Caps(_) => Exit::Failure,
         }
     }
@@ -130,6 +135,7 @@ impl CliError {
                 }
                 "no_route" => "is the server older than this program? plimsoll version shows both",
                 "stale" => "run it again: somebody else changed it at the same time",
+                "too_many" => "wait a second; limits.requests_per_s in the server's configuration",
                 "unavailable" => "try again in a moment; plimsoll doctor says what is wrong",
                 _ => return None,
             },
@@ -203,6 +209,7 @@ mod tests {
             ),
             (404, "not_found", "no decision named x", Exit::NotFound, ""),
             (409, "conflict", "taken", Exit::Failure, ""),
+            (429, "too_many", "too many", Exit::Unreachable, "wait"),
             (503, "unavailable", "busy", Exit::Unreachable, "try again"),
         ] {
             let error = CliError::Api {

@@ -8,7 +8,9 @@ mod args;
 
 mod amounts;
 mod answer;
+mod ca;
 mod caps;
+mod certs;
 mod client;
 mod containers;
 mod decisions;
@@ -89,6 +91,7 @@ fn run(cli: Cli) -> Result<Answer, CliError> {
                 path: "the order on standard input".to_owned(),
                 source,
             }),
+        Command::Ca(command) => ca::run(&global, command, Clock::default().now_ms()),
         Command::Completions { shell } => Ok(pages::completions(shell)),
         Command::Man { dir } => pages::man(dir.as_deref()),
         Command::Version => waiting(version(&global)),
@@ -101,7 +104,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
     let client = &Client::new(global)?;
     let now_ms = Clock::default().now_ms();
     match command {
-        Command::User(command) => users::run(client, command).await,
+        Command::User(command) => users::run(client, command, now_ms).await,
         Command::Team(command) => teams::run(client, command).await,
         Command::Project(command) => projects::run(client, command).await,
         Command::Token(command) => tokens::run(client, command, now_ms).await,
@@ -117,6 +120,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         | Command::Install(_)
         | Command::Uninstall(_)
         | Command::Doctor(_)
+        | Command::Ca(_)
         | Command::Caps(_)
         | Command::Folders
         | Command::Completions { .. }

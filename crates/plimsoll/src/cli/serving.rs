@@ -36,6 +36,7 @@ fn set_by(global: &Global, flags: ServeFlags) -> Result<Vec<(String, String, Str
         ("--instance", "instance", flags.instance),
         ("--host", "host", flags.host),
         ("--cgroup-root", "cgroup_root", flags.cgroup_root),
+        ("--authz-socket", "authz.socket", flags.authz_socket),
     ];
     let mut all: Vec<_> = named
         .into_iter()

@@ -111,7 +111,7 @@ pub(super) async fn run(
     }
 }
 
-fn state(token: &Value, now_ms: i64) -> String {
+pub(super) fn state(token: &Value, now_ms: i64) -> String {
     let time = |name: &str| token[name].as_str()?.parse::<Timestamp>().ok();
     if time("revokedAt").is_some() {
         return "revoked".to_owned();

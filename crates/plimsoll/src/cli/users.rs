@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::amounts::{items, text};
 use super::answer::Answer;
 use super::args::{Role, UserCommand};
+use super::certs;
 use super::client::{Client, path, query};
 use super::error::CliError;
 use super::table::{Align, Table};
@@ -20,7 +21,11 @@ pub(super) fn word<T: clap::ValueEnum>(value: &T) -> String {
         .map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
-pub(super) async fn run(client: &Client, command: UserCommand) -> Result<Answer, CliError> {
+pub(super) async fn run(
+    client: &Client,
+    command: UserCommand,
+    now_ms: i64,
+) -> Result<Answer, CliError> {
     match command {
         UserCommand::Add {
             name,
@@ -42,7 +47,8 @@ pub(super) async fn run(client: &Client, command: UserCommand) -> Result<Answer,
             Ok(match uid {
                 Some(_) => answer,
                 None => answer.remarking(format!(
-                    "without a uid they cannot use the gateway: plimsoll user set {name} --uid UID"
+                    "without a uid they cannot use the gateway's socket: plimsoll user set {name} \
+                     --uid UID; over TLS, plimsoll user cert {name}"
                 )),
             })
         }
@@ -100,6 +106,8 @@ pub(super) async fn run(client: &Client, command: UserCommand) -> Result<Answer,
             let body = Map::from_iter([("suspended".to_owned(), json!(false))]);
             change(client, &user, body, reason, "resumed").await
         }
+        UserCommand::Cert(flags) => certs::cert(client, flags, now_ms).await,
+        UserCommand::RevokeCert { serial } => certs::revoke(client, &serial).await,
         UserCommand::Delete { user, drain } => {
             let how = query(&[("drain", drain.then_some("true"))]);
             let status = client.delete(&(path(&["users", &user]) + &how)).await?;

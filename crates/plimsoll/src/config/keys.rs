@@ -3,14 +3,16 @@
 //! The file is read by serde; the environment and flags are text, which is why each key also says
 //! here how it is read from one. All sources share the one check.
 
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::path::Path;
+use std::str::FromStr;
 
 use plimsoll_core::entity::Name;
 use plimsoll_host::cgroup::Instance;
 use plimsoll_host::subnet::Subnet;
 
-use super::Config;
+use super::{Address, Config};
 
 /// The shortest interval: below, the work itself fills the time.
 const INTERVAL_MIN_S: f64 = 0.1;
@@ -20,6 +22,10 @@ const INTERVAL_MAX_S: f64 = 86_400.0;
 const TTL_MAX_S: u64 = 7 * 86_400;
 /// The longest anything is kept: a century, as good as for good.
 const DAYS_MAX: u64 = 36_500;
+/// The most connections a caller can be given: more are more than a process has.
+const CONNECTIONS_MAX: usize = 1_000_000;
+/// The most requests a second a caller can be given: more than there could be.
+const REQUESTS_MAX: u32 = 1_000_000;
 /// The longest path a unix socket can have.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
@@ -99,8 +105,8 @@ pub static KEYS: &[Key] = &[
             Ok(())
         },
         check: |c| match c.gateway.as_slice() {
-            [] => Err("must name at least one socket".to_owned()),
-            all => all.iter().try_for_each(|address| unix(address)),
+            [] => Err("must name at least one address".to_owned()),
+            all => all.iter().try_for_each(|text| address(text)),
         },
     },
     Key {
@@ -109,7 +115,7 @@ pub static KEYS: &[Key] = &[
             text.clone_into(&mut c.engine);
             Ok(())
         },
-        check: |c| unix(&c.engine),
+        check: |c| address(&c.engine),
     },
     Key {
         path: "instance",
@@ -272,28 +278,67 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "limits.connections_per_user",
+        set: |c, text| parsed(text, "a whole number").map(|n| c.limits.connections_per_user = n),
+        check: |c| within(c.limits.connections_per_user, 1, CONNECTIONS_MAX),
+    },
+    Key {
+        path: "limits.requests_per_s",
+        set: |c, text| parsed(text, "a whole number").map(|n| c.limits.requests_per_s = n),
+        check: |c| within(c.limits.requests_per_s, 1, REQUESTS_MAX),
+    },
+    Key {
+        path: "limits.requests_burst",
+        set: |c, text| parsed(text, "a whole number").map(|n| c.limits.requests_burst = n),
+        check: |c| within(c.limits.requests_burst, 1, REQUESTS_MAX),
+    },
+    Key {
+        path: "authz.socket",
+        set: |c, text| {
+            c.authz.socket = some(text).map(|text| super::socket_path(&text).to_owned());
+            Ok(())
+        },
+        check: |c| c.authz.socket.as_deref().map_or(Ok(()), socket),
+    },
+    Key {
+        path: "authz.allow_anonymous",
+        set: |c, text| parsed(text, "true or false").map(|yes| c.authz.allow_anonymous = yes),
+        check: |_| Ok(()),
+    },
+    Key {
+        path: "authz.self_name",
+        set: |c, text| {
+            text.clone_into(&mut c.authz.self_name);
+            Ok(())
+        },
+        check: |c| match c.authz.self_name.as_str() {
+            "" => Err("must not be empty: that is how nobody is named".to_owned()),
+            _ => Ok(()),
+        },
+    },
+    Key {
         path: "reservations.gateway_ttl_s",
-        set: |c, text| whole(text).map(|n| c.reservations.gateway_ttl_s = n),
+        set: |c, text| parsed(text, "a whole number").map(|n| c.reservations.gateway_ttl_s = n),
         check: |c| ttl(c.reservations.gateway_ttl_s),
     },
     Key {
         path: "reservations.api_ttl_s",
-        set: |c, text| whole(text).map(|n| c.reservations.api_ttl_s = n),
+        set: |c, text| parsed(text, "a whole number").map(|n| c.reservations.api_ttl_s = n),
         check: |c| ttl(c.reservations.api_ttl_s),
     },
     Key {
         path: "reservations.unstarted_s",
-        set: |c, text| whole(text).map(|n| c.reservations.unstarted_s = n),
+        set: |c, text| parsed(text, "a whole number").map(|n| c.reservations.unstarted_s = n),
         check: |c| ttl(c.reservations.unstarted_s),
     },
     Key {
         path: "metering.interval_s",
-        set: |c, text| number(text).map(|n| c.metering.interval_s = n),
+        set: |c, text| parsed(text, "a number").map(|n| c.metering.interval_s = n),
         check: |c| interval(c.metering.interval_s),
     },
     Key {
         path: "reconcile.interval_s",
-        set: |c, text| number(text).map(|n| c.reconcile.interval_s = n),
+        set: |c, text| parsed(text, "a number").map(|n| c.reconcile.interval_s = n),
         check: |c| interval(c.reconcile.interval_s),
     },
     Key {
@@ -320,9 +365,8 @@ fn words(text: &str) -> Vec<String> {
     parts.map(str::to_owned).collect()
 }
 
-fn whole<N: std::str::FromStr>(text: &str) -> Result<N, String> {
-    text.parse()
-        .map_err(|_| "must be a whole number in range".to_owned())
+fn whole<N: FromStr>(text: &str) -> Result<N, String> {
+    parsed(text, "a whole number in range")
 }
 
 fn unprivileged(port: u16) -> Result<(), String> {
@@ -333,8 +377,16 @@ fn unprivileged(port: u16) -> Result<(), String> {
     }
 }
 
-fn number(text: &str) -> Result<f64, String> {
-    text.parse().map_err(|_| "must be a number".to_owned())
+fn parsed<T: FromStr>(text: &str, what: &str) -> Result<T, String> {
+    text.parse().map_err(|_| format!("must be {what}"))
+}
+
+fn within<T: Copy + PartialOrd + Display>(value: T, least: T, most: T) -> Result<(), String> {
+    if least <= value && value <= most {
+        Ok(())
+    } else {
+        Err(format!("must be from {least} to {most}"))
+    }
 }
 
 fn interval(seconds: f64) -> Result<(), String> {
@@ -375,6 +427,15 @@ fn absolute(path: &Path) -> Result<(), String> {
         Ok(())
     } else {
         Err("must be an absolute path".to_owned())
+    }
+}
+
+fn address(text: &str) -> Result<(), String> {
+    match Address::of(text) {
+        Address::Unix(_) => unix(text).map_err(|error| {
+            format!("{error}; for other machines it is an address like tcp://0.0.0.0:2376")
+        }),
+        Address::Tls(address) => listen(address).map_err(|error| format!("{error}, after tcp://")),
     }
 }
 
@@ -468,9 +529,12 @@ mod tests {
             ("api_socket", "unix:///run/a.sock", true),
             ("api_socket", long.as_str(), false),
             ("gateway", "unix:///run/a.sock,/run/b.sock", true),
-            ("gateway", "tcp://127.0.0.1:2375", false),
+            ("gateway", "unix:///run/a.sock,tcp://0.0.0.0:2376", true),
+            ("gateway", "tcp://127.0.0.1", false),
+            ("gateway", "http://127.0.0.1:2375", false),
             ("gateway", "", false),
             ("engine", "unix:///var/run/docker.sock", true),
+            ("engine", "tcp://127.0.0.1:2376", true),
             ("engine", "http://localhost", false),
             ("engine", "docker.sock", false),
             ("instance", "plimsoll2", true),
@@ -497,6 +561,19 @@ mod tests {
             ("ports.per_user", "0", false),
             ("ports.outside", "refuse", true),
             ("ports.outside", "allow", false),
+            ("limits.connections_per_user", "1", true),
+            ("limits.connections_per_user", "0", false),
+            ("limits.requests_per_s", "200", true),
+            ("limits.requests_per_s", "0.5", false),
+            ("limits.requests_burst", "0", false),
+            ("limits.requests_burst", "99999999999", false),
+            ("authz.socket", "/run/docker/plugins/plimsoll.sock", true),
+            ("authz.socket", "", true),
+            ("authz.socket", "plimsoll.sock", false),
+            ("authz.allow_anonymous", "true", true),
+            ("authz.allow_anonymous", "yes", false),
+            ("authz.self_name", "plimsoll", true),
+            ("authz.self_name", "", false),
             ("reservations.gateway_ttl_s", "1", true),
             ("reservations.gateway_ttl_s", "0", false),
             ("reservations.api_ttl_s", "-1", false),

@@ -367,7 +367,7 @@ mod tests {
                 "2: invalid value: integer `-1`, expected u64",
             ),
             ("host = \"a\"\nhost = \"b\"", "2: duplicate key"),
-            ("engine = \"tcp://h:1\"", "1: engine must be a unix socket"),
+            ("engine = \"http://h:1\"", "1: engine must be a unix socket"),
         ] {
             let file = file(text);
             let sources = Sources {

@@ -25,7 +25,7 @@ pub struct Config {
     pub listen: String,
     /// Unix socket of the HTTP API; callers are known by their uid, root is administrator.
     pub api_socket: PathBuf,
-    /// Unix sockets of the Docker API gateway.
+    /// Where tenants find Docker: unix sockets, and `tcp://` addresses for TLS.
     pub gateway: Vec<String>,
     /// The container engine.
     pub engine: String,
@@ -43,6 +43,10 @@ pub struct Config {
     pub networks: Networks,
     /// Host ports of tenants.
     pub ports: Ports,
+    /// What one caller may hold of this server.
+    pub limits: Limits,
+    /// The engine's authorization plugin.
+    pub authz: Authz,
     /// Reservations.
     pub reservations: Reservations,
     /// Metering.
@@ -80,6 +84,50 @@ impl Default for Mounts {
         Self {
             roots: vec!["~".to_owned()],
             stash: "/run/plimsoll-mounts".into(),
+        }
+    }
+}
+
+/// What one caller may hold of this server, on all listeners together.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Limits {
+    /// Open connections.
+    pub connections_per_user: usize,
+    /// Requests a second, over time.
+    pub requests_per_s: u32,
+    /// Requests at once, after a rest.
+    pub requests_burst: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections_per_user: 256,
+            requests_per_s: 200,
+            requests_burst: 1000,
+        }
+    }
+}
+
+/// The engine's authorization plugin: a second lock, for those who reach the engine past the gateway.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Authz {
+    /// Where the engine looks for it; none unless given.
+    pub socket: Option<PathBuf>,
+    /// Requests of nobody pass, which is what everything on the engine's unix socket is.
+    pub allow_anonymous: bool,
+    /// The common name of the certificate with which Plimsoll itself speaks to the engine.
+    pub self_name: String,
+}
+
+impl Default for Authz {
+    fn default() -> Self {
+        Self {
+            socket: None,
+            allow_anonymous: false,
+            self_name: crate::ca::SELF_NAME.into(),
         }
     }
 }
@@ -230,6 +278,8 @@ impl Default for Config {
             mounts: Mounts::default(),
             networks: Networks::default(),
             ports: Ports::default(),
+            limits: Limits::default(),
+            authz: Authz::default(),
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),
@@ -243,6 +293,37 @@ impl Config {
     #[must_use]
     pub fn admin_token_path(&self) -> PathBuf {
         self.data_dir.join("admin.token")
+    }
+}
+
+/// Where a listener of the gateway, or the engine, is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Address<'a> {
+    /// A socket; the gateway knows callers by their uid.
+    Unix(&'a Path),
+    /// `HOST:PORT`; callers, and Plimsoll at the engine, are known by their certificate.
+    Tls(&'a str),
+}
+
+impl<'a> Address<'a> {
+    /// Takes an address apart. Whether it makes sense, its key's check says.
+    #[must_use]
+    pub fn of(address: &'a str) -> Self {
+        match address.strip_prefix("tcp://") {
+            Some(address) => Self::Tls(address),
+            None => Self::Unix(socket_path(address)),
+        }
+    }
+}
+
+impl Config {
+    /// The unix sockets of the gateway.
+    pub fn gateway_sockets(&self) -> impl Iterator<Item = &Path> {
+        let all = self.gateway.iter().map(|address| Address::of(address));
+        all.filter_map(|address| match address {
+            Address::Unix(path) => Some(path),
+            Address::Tls(_) => None,
+        })
     }
 }
 

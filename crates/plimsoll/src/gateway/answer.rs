@@ -12,8 +12,8 @@ use plimsoll_host::engine::{BoxError, EngineBody};
 use serde::Serialize;
 use serde_json::Value;
 
-use super::Place;
 use super::refused::Refused;
+use crate::limits::Place;
 
 /// The body of a response.
 pub(super) type Body = UnsyncBoxBody<Bytes, BoxError>;

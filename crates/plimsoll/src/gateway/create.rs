@@ -361,14 +361,14 @@ pub(super) async fn settle_own(app: &App, user: &User, held: Option<&str>) {
 }
 
 /// What is asked, and by whom.
-struct Asks<'a> {
-    request: &'a CreateRequest,
-    image: &'a ImageInspect,
-    project: Option<&'a str>,
-    os_user: Option<&'a OsUser>,
+pub(super) struct Asks<'a> {
+    pub(super) request: &'a CreateRequest,
+    pub(super) image: &'a ImageInspect,
+    pub(super) project: Option<&'a str>,
+    pub(super) os_user: Option<&'a OsUser>,
 }
 
-async fn judged(
+pub(super) async fn judged(
     app: &App,
     user: &User,
     path: &Path,

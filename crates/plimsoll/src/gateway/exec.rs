@@ -2,6 +2,7 @@
 
 use http::{Response, StatusCode};
 use plimsoll_host::request::exec::{ExecRequest, ExecStart};
+use plimsoll_store::User;
 use serde_json::Value;
 
 use super::answer::{self, Body};
@@ -9,6 +10,7 @@ use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
 use super::{lifecycle, names, resolve, stream};
+use crate::state::App;
 
 pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
@@ -34,7 +36,7 @@ pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>
 }
 
 pub(super) async fn start(call: Call, id: &str) -> Result<Response<Body>, Refused> {
-    own(&call, id).await?;
+    own(&call.app, &call.user, id).await?;
     call.query.finish()?;
     let body = answer::read_json(&call.headers, call.body)?;
     let request = ExecStart::parse(&body)?;
@@ -44,12 +46,20 @@ pub(super) async fn start(call: Call, id: &str) -> Result<Response<Body>, Refuse
         let done = upstream::post_json(&call.app, &path, body).await?;
         return Ok(answer::status(done.status()));
     }
-    let (upgrade, place) = (call.upgrade, call.place);
-    stream::hijack(&call.app, &call.headers, upgrade, &path, Some(body), place).await
+    let (upgrade, connection) = (call.upgrade, call.connection);
+    stream::hijack(
+        &call.app,
+        &call.headers,
+        upgrade,
+        &path,
+        Some(body),
+        connection,
+    )
+    .await
 }
 
 pub(super) async fn resize(mut call: Call, id: &str) -> Result<Response<Body>, Refused> {
-    own(&call, id).await?;
+    own(&call.app, &call.user, id).await?;
     let query = lifecycle::size_query(&mut call.query)?;
     call.query.finish()?;
     answer::read_nothing(call.body)?;
@@ -59,26 +69,26 @@ pub(super) async fn resize(mut call: Call, id: &str) -> Result<Response<Body>, R
 }
 
 pub(super) async fn inspect(call: Call, id: &str) -> Result<Response<Body>, Refused> {
-    let seen = own(&call, id).await?;
+    let seen = own(&call.app, &call.user, id).await?;
     call.query.finish()?;
     Ok(answer::json(StatusCode::OK, &seen))
 }
 
 /// The engine's view of an exec in one of the caller's containers; anything else is not there.
-async fn own(call: &Call, id: &str) -> Result<Value, Refused> {
+pub(super) async fn own(app: &App, user: &User, id: &str) -> Result<Value, Refused> {
     let absent = || Refused::NotFound(format!("No such exec instance: {id}"));
     if id.len() != 64 || !id.bytes().all(|b| b.is_ascii_hexdigit()) {
         return Err(absent());
     }
     let path = format!("/exec/{id}/json");
-    let seen = match upstream::get(&call.app, &path).await {
+    let seen = match upstream::get(app, &path).await {
         Err(Refused::Engine { status, .. }) if status == StatusCode::NOT_FOUND => {
             return Err(absent());
         }
         seen => seen?,
     };
     let container = seen["ContainerID"].as_str().unwrap_or_default();
-    match resolve::by_id(&call.app, &call.user, container)? {
+    match resolve::by_id(app, user, container)? {
         Some(_) => Ok(seen),
         None => Err(absent()),
     }

@@ -9,7 +9,9 @@ use plimsoll_store::{Actor, NewUser, Role, StoreError, User};
 use tokio::net::UnixStream;
 
 use super::refused::Refused;
+use crate::ca::Named;
 use crate::clock::new_id;
+use crate::limits::Who;
 use crate::state::App;
 
 /// Uids below belong to the system, the one above to nobody.
@@ -20,6 +22,8 @@ const PROVISIONED: std::ops::Range<u32> = 1000..65_534;
 pub(crate) enum Peer {
     /// A process on the host.
     Host { uid: u32 },
+    /// A machine elsewhere, with a certificate of ours that names a user.
+    Certificate(Named),
     /// A process inside a container: it is that container's tenant, or nobody.
     Container { id: ContainerId },
     /// The kernel did not say, or the process ended before it could be looked at.
@@ -53,6 +57,26 @@ impl Peer {
     }
 }
 
+impl Peer {
+    /// Whose share of the server it uses. That is only bookkeeping, so a ledger that does not answer is
+    /// no error here.
+    pub(crate) fn who(&self, app: &App) -> Who {
+        match self {
+            Self::Host { uid: 0 } => Who::Root,
+            Self::Host { uid } => match app.store.user_by_uid(*uid) {
+                Ok(Some(user)) => Who::User(user.id),
+                _ => Who::Uid(*uid),
+            },
+            Self::Certificate(named) => Who::User(named.user),
+            Self::Container { id } => match app.store.by_container(&app.lease.host, id.as_str()) {
+                Ok(Some(owner)) => Who::User(owner.user),
+                _ => Who::Unknown,
+            },
+            Self::Unknown => Who::Unknown,
+        }
+    }
+}
+
 /// The caller's user as the ledger has it now: a suspension or deletion counts at once.
 pub(super) async fn caller(app: &App, peer: &Peer) -> Result<User, Refused> {
     match peer {
@@ -70,6 +94,7 @@ pub(super) async fn caller(app: &App, peer: &Peer) -> Result<User, Refused> {
             })?;
             Ok(app.store.user(&owner.user.to_string())?)
         }
+        Peer::Certificate(named) => by_certificate(app, *named),
         Peer::Host { uid } => match app.store.user_by_uid(*uid)? {
             Some(user) => Ok(user),
             None => provision(app, *uid).await,
@@ -77,15 +102,52 @@ pub(super) async fn caller(app: &App, peer: &Peer) -> Result<User, Refused> {
     }
 }
 
+/// The user a certificate names, if it counts now. The chain was verified in the handshake; that was
+/// then, and the ledger knows what happened since.
+pub(super) fn by_certificate(app: &App, named: Named) -> Result<User, Refused> {
+    let found = app.store.cert(named.serial)?;
+    let why = match &found {
+        Some((cert, _)) if cert.user != named.user => "names somebody else than the ledger does",
+        Some((cert, _)) if cert.revoked_ms.is_some() => "was revoked",
+        Some((cert, _)) if cert.expires_ms <= app.clock.now_ms() => "has expired",
+        Some(_) => "",
+        None => "is not in the ledger: it was issued elsewhere, or its user is gone",
+    };
+    if let (Some((_, user)), "") = (found, why) {
+        return Ok(user);
+    }
+    tracing::info!(serial = %named.serial, user = %named.user, why, "a client's certificate is refused");
+    Err(Refused::denied(
+        "certificate",
+        format!(
+            "your certificate {} {why}; ask {} for another",
+            named.serial,
+            contact(app)
+        ),
+    ))
+}
+
+/// Whether a connection must end because its certificate counts no more.
+pub(super) fn is_barred(app: &App, peer: &Peer) -> bool {
+    match peer {
+        Peer::Certificate(named) => {
+            matches!(by_certificate(app, *named), Err(Refused::Denied { .. }))
+        }
+        _ => false,
+    }
+}
+
+fn contact(app: &App) -> &str {
+    let contact = app.config.tenants.contact.as_deref();
+    contact.unwrap_or("an administrator of this host")
+}
+
 /// Makes a user for an unknown uid where that is configured, else says how to get one.
 async fn provision(app: &App, uid: u32) -> Result<User, Refused> {
     let tenants = &app.config.tenants;
     let entry = passwd_entry(Path::new("/etc/passwd"), uid);
     let named = entry.as_ref().map_or("NAME", |(name, _)| name.as_str());
-    let contact = tenants
-        .contact
-        .as_deref()
-        .unwrap_or("an administrator of this host");
+    let contact = contact(app);
     let unknown = || {
         Refused::denied(
             "unknown_user",
@@ -199,6 +261,57 @@ mod tests {
             assert_eq!(sanitized(login).as_ref().map(Name::as_str), name, "{login}");
         }
         assert!(sanitized(&"x".repeat(100)).is_some());
+    }
+
+    #[tokio::test]
+    async fn a_certificate_counts_while_the_ledger_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = crate::config::Config {
+            data_dir: dir.path().to_owned(),
+            ..crate::config::Config::default()
+        };
+        let clock = crate::clock::Clock::default();
+        let app = crate::serve::build(config, clock.clone()).await.unwrap();
+        let actor = || Actor {
+            name: "test".into(),
+            at_ms: clock.now_ms(),
+            reason: None,
+        };
+        let add = async |name: &str| {
+            let user = NewUser {
+                id: UserId(new_id()),
+                name: name.parse().unwrap(),
+                email: None,
+                os_uid: None,
+                role: Role::Member,
+                class: None,
+            };
+            app.store.add_user(user, actor()).await.unwrap().id
+        };
+        let (ada, ben) = (add("ada").await, add("ben").await);
+        let issue = async |expires_ms| {
+            let serial = plimsoll_core::entity::CertId(new_id());
+            let kept = app.store.add_cert(serial, ada, expires_ms, actor()).await;
+            kept.unwrap().serial
+        };
+        let hour_ms = 3_600_000;
+        let short = issue(clock.now_ms() + hour_ms).await;
+        let long = issue(clock.now_ms() + 10 * hour_ms).await;
+        let said = |serial, user| match by_certificate(&app, Named { serial, user }) {
+            Ok(user) => user.name,
+            Err(refused) => refused.message(),
+        };
+        assert_eq!(said(short, ada), "ada");
+        assert!(said(short, ben).contains("names somebody else"));
+        let unknown = plimsoll_core::entity::CertId(new_id());
+        assert!(said(unknown, ada).contains("is not in the ledger"));
+        clock.advance(std::time::Duration::from_secs(3600));
+        assert!(said(short, ada).contains("has expired"));
+        assert_eq!(said(long, ada), "ada");
+        app.store.revoke_cert(long, actor()).await.unwrap();
+        assert!(said(long, ada).contains("was revoked"));
+        let peer = |serial| Peer::Certificate(Named { serial, user: ada });
+        assert!(is_barred(&app, &peer(long)) && !is_barred(&app, &Peer::Unknown));
     }
 
     #[test]

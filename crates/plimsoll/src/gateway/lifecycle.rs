@@ -61,12 +61,15 @@ pub(super) async fn stop(mut call: Call, reference: &str) -> Result<Response<Bod
     acted(call, owned, Method::POST, &format!("/stop{query}"), None).await
 }
 
+pub(super) fn kill_query(query: &mut Query) -> Result<String, Refused> {
+    let signal = signal(query)?;
+    let query = QueryBuilder::new().opt_str("signal", signal.as_deref());
+    Ok(query.finish())
+}
+
 pub(super) async fn kill(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
-    let signal = signal(&mut call.query)?;
-    let query = QueryBuilder::new()
-        .opt_str("signal", signal.as_deref())
-        .finish();
+    let query = kill_query(&mut call.query)?;
     acted(
         call,
         owned,
@@ -93,22 +96,27 @@ pub(super) async fn pause(
     .await
 }
 
-pub(super) async fn remove(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
-    let owned = resolve::container(&call.app, &call.user, reference)?;
-    let (volumes, force) = (call.query.bool("v")?, call.query.bool("force")?);
-    if call.query.bool("link")? {
+/// Whether a removal takes the container's volumes along, and its query, written anew.
+pub(super) fn remove_query(query: &mut Query) -> Result<(bool, String), Refused> {
+    let (volumes, force) = (query.bool("v")?, query.bool("force")?);
+    if query.bool("link")? {
         return Err(Refused::denied(
             "policy",
             "links between containers are not open here",
         ));
     }
+    Ok((volumes, QueryBuilder::new().bool("force", force).finish()))
+}
+
+pub(super) async fn remove(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let (volumes, query) = remove_query(&mut call.query)?;
     let app = Arc::clone(&call.app);
     let going = if volumes {
         super::volumes::go_with(&app, &call.user, &owned).await?
     } else {
         Vec::new()
     };
-    let query = QueryBuilder::new().bool("force", force).finish();
     let removed = acted(call, owned, Method::DELETE, &query, Some(CALL_TIMEOUT)).await;
     if removed.is_err() {
         for (volume, before) in going {
@@ -212,11 +220,8 @@ pub(super) async fn settle_soon(app: &Arc<App>, container: &str) {
     let _ = tokio::time::timeout(SETTLE_PATIENCE, task).await;
 }
 
-pub(super) async fn wait(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
-    let owned = resolve::container(&call.app, &call.user, reference)?;
-    let condition = call.query.str("condition");
-    call.query.finish()?;
-    answer::read_nothing(call.body)?;
+pub(super) fn wait_query(query: &mut Query) -> Result<String, Refused> {
+    let condition = query.str("condition");
     if let Some(condition) = &condition
         && !matches!(condition.as_str(), "not-running" | "next-exit" | "removed")
     {
@@ -225,9 +230,15 @@ pub(super) async fn wait(mut call: Call, reference: &str) -> Result<Response<Bod
             "must be not-running, next-exit or removed".to_owned(),
         ));
     }
-    let query = QueryBuilder::new()
-        .opt_str("condition", condition.as_deref())
-        .finish();
+    let query = QueryBuilder::new().opt_str("condition", condition.as_deref());
+    Ok(query.finish())
+}
+
+pub(super) async fn wait(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let query = wait_query(&mut call.query)?;
+    call.query.finish()?;
+    answer::read_nothing(call.body)?;
     let path = format!("/containers/{}/wait{query}", owned.id);
     let app = call.app;
     let sent = app

@@ -5,6 +5,7 @@
 //! refused. Ownership is read from the ledger; labels are a hint and never proof.
 
 mod answer;
+mod authz;
 mod create;
 mod events;
 mod exec;
@@ -20,14 +21,14 @@ mod route;
 mod start;
 mod stream;
 mod system;
+mod tls;
 mod update;
 mod upstream;
 mod view;
 mod volumes;
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
@@ -35,14 +36,19 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use serde_json::json;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::limits::{Place, Share, TooMany};
 use crate::state::App;
 use answer::Body;
+pub use authz::serve as serve_authz;
 pub(crate) use identity::Peer;
 pub(crate) use names::of as engine_name;
+pub use tls::serve as serve_tls;
 
 /// A head that takes longer than this is not coming. Also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
@@ -50,24 +56,11 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most bytes of a request's head.
 const HEAD_MAX: usize = 64 * 1024;
 
-/// The most connections one uid may have open: more would take descriptors from everybody else.
-const CONNECTIONS_MAX: usize = 256;
-
-/// How long a connection too many may take to send something.
-const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// The most bodies above [`answer::SMALL_BODY`] that are held in memory for one uid; others wait.
-const LARGE_BODIES_MAX: usize = 4;
-
-/// How many uids are remembered before those without a connection are forgotten.
-const UIDS_KEPT: usize = 1024;
-
-/// Serves tenants on `listener` until `shutdown`. Requests that change something are finished then;
-/// streams, which may go on for as long as a container does, are cut.
+/// Serves tenants on a unix socket until `shutdown`. Requests that change something are finished
+/// then; streams, which may go on for as long as a container does, are cut.
 pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<Output = ()>) {
-    let (over, ending) = tokio::sync::watch::channel(false);
+    let (over, ending) = watch::channel(false);
     let mut connections = JoinSet::new();
-    let mut places = Places::default();
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
@@ -75,18 +68,10 @@ pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<
             // Finished connections are let go of as they end.
             Some(_) = connections.join_next() => {}
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => match places.enter(&stream) {
-                    Some(place) => {
-                        let (app, ending) = (Arc::clone(&app), ending.clone());
-                        connections.spawn(serve_connection(app, stream, place, ending));
-                    }
-                    None => places.turn_away(stream, &mut connections),
-                },
-                Err(error) => {
-                    // Out of descriptors, most likely: connections that end give some back.
-                    tracing::warn!(%error, "cannot accept a tenant's connection");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                Ok((stream, _)) => {
+                    connections.spawn(serve_socket(Arc::clone(&app), stream, ending.clone()));
                 }
+                Err(error) => cannot_accept(&error).await,
             },
         }
     }
@@ -94,17 +79,58 @@ pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<
     while connections.join_next().await.is_some() {}
 }
 
-async fn serve_connection(app: Arc<App>, stream: UnixStream, place: Place, mut ending: Ending) {
+/// Out of descriptors, most likely: connections that end give some back.
+async fn cannot_accept(error: &std::io::Error) {
+    tracing::warn!(%error, "cannot accept a tenant's connection");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+}
+
+async fn serve_socket(app: Arc<App>, stream: UnixStream, ending: Ending) {
     let peer = Peer::of(&stream);
-    let place = Arc::new(place);
+    match app.limits.enter(peer.who(&app), app.clock.monotonic()) {
+        Ok(place) => serve_connection(app, stream, peer, place, ending).await,
+        Err(share) => turn_away(&share, stream).await,
+    }
+}
+
+/// A tenant's connection: whose it is, and what it holds until nobody uses it any more.
+#[derive(Debug)]
+struct Connection {
+    peer: Peer,
+    place: Place,
+    /// Of certificates; seen when the connection began.
+    changes: watch::Receiver<()>,
+}
+
+impl Connection {
+    /// Waits until its certificate counts no more: for ever, where it has none.
+    async fn barred(&self, app: &App) {
+        let mut changes = self.changes.clone();
+        while changes.changed().await.is_ok() {
+            if identity::is_barred(app, &self.peer) {
+                return;
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn serve_connection<S>(app: Arc<App>, stream: S, peer: Peer, place: Place, mut ending: Ending)
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let own = Arc::new(Connection {
+        peer,
+        place,
+        changes: app.certs_changed.subscribe(),
+    });
     let end = ending.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let app = Arc::clone(&app);
-        let (peer, place) = (peer.clone(), Arc::clone(&place));
+    let service = service_fn(|request: Request<Incoming>| {
+        let (app, own) = (Arc::clone(&app), Arc::clone(&own));
         let mut end = end.clone();
         async move {
             let only_looks = matches!(*request.method(), Method::GET | Method::HEAD);
-            let answer = route::answer(&app, &peer, &place, request);
+            let answer = route::answer(&app, &own, request);
             // What changes something is finished; who only looks can look again at the next server.
             let response = tokio::select! {
                 response = answer => response,
@@ -123,6 +149,7 @@ async fn serve_connection(app: Arc<App>, stream: UnixStream, place: Place, mut e
     tokio::pin!(connection);
     let ended = tokio::select! {
         ended = &mut connection => ended,
+        () = own.barred(&app) => return,
         () = is_over(&mut ending) => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -135,95 +162,16 @@ async fn serve_connection(app: Arc<App>, stream: UnixStream, place: Place, mut e
 }
 
 /// True once the server is to end.
-type Ending = tokio::sync::watch::Receiver<bool>;
+type Ending = watch::Receiver<bool>;
 
 /// Resolves when the server is to end.
 async fn is_over(ending: &mut Ending) {
     let _ = ending.wait_for(|over| *over).await;
 }
 
-/// Answers one connection too many, once its request has begun to arrive: an answer before it, or a
-/// close in the middle of it, reaches clients as a broken pipe in place of the reason.
-async fn turn_away(stream: UnixStream, leaving: Option<OwnedSemaphorePermit>) {
-    const BODY: &str = r#"{"message":"plimsoll: too many open connections: close some first"}"#;
-    let text = format!(
-        "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\n\
-         Content-Length: {}\r\nConnection: close\r\n\r\n{BODY}",
-        BODY.len()
-    );
-    if leaving.is_some()
-        && tokio::time::timeout(LEAVE_TIMEOUT, stream.readable())
-            .await
-            .is_ok()
-    {
-        let _ = stream.try_read(&mut [0; 4096]);
-    }
-    // A client that does not take even this is not waited for.
-    let _ = stream.try_write(text.as_bytes());
-}
-
-/// What each uid holds of this server, so that no one takes it all.
-#[derive(Debug, Default)]
-struct Places(HashMap<Option<u32>, Weak<Share>>);
-
-/// One uid's share.
-#[derive(Debug)]
-struct Share {
-    connections: Arc<Semaphore>,
-    /// Connections beyond those, while they are told so.
-    leaving: Arc<Semaphore>,
-    large_bodies: Semaphore,
-}
-
-impl Places {
-    /// A place for one more connection, hijacked ones included, unless its uid has too many.
-    fn enter(&mut self, stream: &UnixStream) -> Option<Place> {
-        let share = self.share(stream);
-        let permit = Arc::clone(&share.connections).try_acquire_owned().ok()?;
-        Some(Place {
-            share,
-            _connection: permit,
-        })
-    }
-
-    /// Tells a client that its uid has too many connections. Beyond [`CONNECTIONS_MAX`] of those, too,
-    /// it is not waited for.
-    fn turn_away(&mut self, stream: UnixStream, tasks: &mut JoinSet<()>) {
-        let leaving = Arc::clone(&self.share(&stream).leaving)
-            .try_acquire_owned()
-            .ok();
-        tasks.spawn(turn_away(stream, leaving));
-    }
-
-    fn share(&mut self, stream: &UnixStream) -> Arc<Share> {
-        let uid = stream.peer_cred().ok().map(|credentials| credentials.uid());
-        if self.0.len() > UIDS_KEPT {
-            self.0.retain(|_, share| share.strong_count() > 0);
-        }
-        let known = self.0.get(&uid).and_then(Weak::upgrade);
-        known.unwrap_or_else(|| {
-            let share = Arc::new(Share {
-                connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-                leaving: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-                large_bodies: Semaphore::new(LARGE_BODIES_MAX),
-            });
-            self.0.insert(uid, Arc::downgrade(&share));
-            share
-        })
-    }
-}
-
-/// A connection that counts, until dropped.
-#[derive(Debug)]
-struct Place {
-    share: Arc<Share>,
-    _connection: OwnedSemaphorePermit,
-}
-
-impl Place {
-    /// Waits until the uid may have another large body in memory.
-    async fn large_body(&self) -> Option<SemaphorePermit<'_>> {
-        // Never closed, so always given.
-        self.share.large_bodies.acquire().await.ok()
-    }
+/// Tells a client that it has too many connections, in Docker's shape.
+async fn turn_away(share: &Share, stream: impl AsyncRead + AsyncWrite + Unpin) {
+    let message = format!("plimsoll: {}", TooMany::Connections);
+    let body = json!({"message": message, "code": "too_many"}).to_string();
+    share.turn_away(stream, "application/json", &body).await;
 }

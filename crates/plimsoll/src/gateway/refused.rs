@@ -1,5 +1,6 @@
 //! Why a tenant's request was not done, and the one place that turns that into a response.
 
+use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
 use plimsoll_core::dimension::Dimension;
 use plimsoll_core::units::MilliCpu;
@@ -10,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::answer::{Body, json as json_answer};
 use crate::engine_facts::FactsError;
+use crate::limits::TooMany;
 use crate::settle::SettleError;
 use crate::tasks::in_full;
 
@@ -24,6 +26,8 @@ pub(super) enum Refused {
     NotFound(String),
     /// The body is larger than `most` bytes.
     TooLarge { most: usize },
+    /// The caller asks too often.
+    TooMany(TooMany),
     /// A limit is in the way.
     Quota(Box<Decision>),
     /// The engine said no.
@@ -72,6 +76,25 @@ impl Refused {
     }
 
     pub(super) fn answer(self) -> Response<Body> {
+        let wait_s = match &self {
+            Self::TooMany(too_many) => Some(too_many.retry_after_s()),
+            _ => None,
+        };
+        let (status, body) = self.said();
+        let mut response = json_answer(status, &body);
+        if let Some(wait_s) = wait_s {
+            response.headers_mut().insert(RETRY_AFTER, wait_s.into());
+        }
+        response
+    }
+
+    /// What the caller reads.
+    pub(super) fn message(self) -> String {
+        let (_, body) = self.said();
+        body["message"].as_str().unwrap_or_default().to_owned()
+    }
+
+    fn said(self) -> (StatusCode, Value) {
         let (status, mut body) = match self {
             Self::Request(refusal) => {
                 let status =
@@ -89,6 +112,10 @@ impl Refused {
                     "too_large",
                     &format!("plimsoll: the body is larger than {most} bytes"),
                 ),
+            ),
+            Self::TooMany(too_many) => (
+                StatusCode::TOO_MANY_REQUESTS,
+                said("too_many", &format!("plimsoll: {too_many}")),
             ),
             Self::Quota(decision) => (StatusCode::FORBIDDEN, quota(&decision)),
             Self::Engine { status, message } => (status, said("engine", &message)),
@@ -114,7 +141,7 @@ impl Refused {
         if let Value::Object(map) = &mut body {
             map.retain(|_, value| !value.is_null());
         }
-        json_answer(status, &body)
+        (status, body)
     }
 }
 
@@ -182,6 +209,12 @@ impl From<Refusal> for Refused {
 impl From<BadRequest> for Refused {
     fn from(bad: BadRequest) -> Self {
         Self::Request(Refusal::BadRequest(bad))
+    }
+}
+
+impl From<TooMany> for Refused {
+    fn from(too_many: TooMany) -> Self {
+        Self::TooMany(too_many)
     }
 }
 

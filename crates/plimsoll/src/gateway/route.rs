@@ -11,9 +11,9 @@ use plimsoll_host::request::path::RequestPath;
 use plimsoll_host::request::query::Query;
 use plimsoll_store::User;
 
-use super::Place;
+use super::Connection;
 use super::answer::{self, Body};
-use super::identity::{self, Peer};
+use super::identity;
 use super::refused::Refused;
 use super::{
     create, events, exec, images, lifecycle, networks, start, stream, system, update, view, volumes,
@@ -31,19 +31,18 @@ pub(super) struct Call {
     /// pipe in place of the reason.
     pub(super) body: Result<Bytes, Refused>,
     pub(super) upgrade: OnUpgrade,
-    /// Counts the connection for as long as anybody holds it.
-    pub(super) place: Arc<Place>,
+    /// Counts for as long as anybody holds it.
+    pub(super) connection: Arc<Connection>,
 }
 
 /// Answers one request.
 pub(super) async fn answer(
     app: &Arc<App>,
-    peer: &Peer,
-    place: &Arc<Place>,
+    connection: &Arc<Connection>,
     request: Request<Incoming>,
 ) -> Response<Body> {
     let is_head = request.method() == Method::HEAD;
-    let mut response = match dispatch(app, peer, place, request).await {
+    let mut response = match dispatch(app, connection, request).await {
         Ok(response) => response,
         Err(refused) => refused.answer(),
     };
@@ -80,13 +79,13 @@ fn stamp(app: &App, headers: &mut HeaderMap) {
 
 async fn dispatch(
     app: &Arc<App>,
-    peer: &Peer,
-    place: &Arc<Place>,
+    connection: &Arc<Connection>,
     mut request: Request<Incoming>,
 ) -> Result<Response<Body>, Refused> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
-    let body = answer::read_bounded(body, place).await;
+    let body = answer::read_bounded(body, &connection.place).await;
+    connection.place.share().request(app.clock.monotonic())?;
     let path = RequestPath::parse(head.uri.path())?;
     let parts = path.parts();
     let method = head.method.clone();
@@ -97,7 +96,7 @@ async fn dispatch(
     if parts == ["_ping"] {
         return system::ping(app, &method).await;
     }
-    let user = identity::caller(app, peer).await?;
+    let user = identity::caller(app, &connection.peer).await?;
     if method == Method::OPTIONS {
         return Ok(answer::status(StatusCode::OK));
     }
@@ -109,7 +108,7 @@ async fn dispatch(
         query,
         body,
         upgrade,
-        place: Arc::clone(place),
+        connection: Arc::clone(connection),
     };
     // Every open route needs an engine that was understood.
     engine_facts(app).await?;
@@ -175,7 +174,7 @@ async fn dispatch(
 }
 
 /// The refusal of a route that is not open, with what to do instead where there is something.
-fn closed(method: &Method, parts: &[&str]) -> Refused {
+pub(super) fn closed(method: &Method, parts: &[&str]) -> Refused {
     let advice = match parts {
         ["build" | "session" | "grpc", ..] => {
             "build images where you may, and ask an administrator to load them"

@@ -7,7 +7,7 @@ use http::{Method, Response};
 use plimsoll_core::Dimension;
 use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::{EngineBody, empty};
-use plimsoll_host::request::query::QueryBuilder;
+use plimsoll_host::request::query::{Query, QueryBuilder};
 use plimsoll_store::{Reservation, User};
 
 use super::answer::{self, Body};
@@ -26,21 +26,24 @@ use crate::tasks::in_full;
 /// How long the engine may take to start a container.
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 
-pub(super) async fn start(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
-    let owned = resolve::container(&call.app, &call.user, reference)?;
-    let keys = call.query.str("detachKeys");
+pub(super) fn start_query(query: &mut Query) -> Result<String, Refused> {
+    let keys = query.str("detachKeys");
     // Checkpoints are not open; clients send these empty.
     for name in ["checkpoint", "checkpoint-dir"] {
-        if call.query.str(name).is_some() {
+        if query.str(name).is_some() {
             return Err(Refused::denied(
                 "policy",
                 format!("{name} is not open here"),
             ));
         }
     }
-    let query = QueryBuilder::new()
-        .opt_str("detachKeys", keys.as_deref())
-        .finish();
+    let query = QueryBuilder::new().opt_str("detachKeys", keys.as_deref());
+    Ok(query.finish())
+}
+
+pub(super) async fn start(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let query = start_query(&mut call.query)?;
     admitted(call, owned, &format!("start{query}")).await
 }
 
@@ -171,7 +174,7 @@ fn check_cpu(app: &App, reservation: &Reservation) -> Result<(), Refused> {
 }
 
 /// Makes the caps above the container so. The engine makes missing parents without any.
-async fn assert_caps(app: &App, owned: &Owned) -> Result<(), Refused> {
+pub(super) async fn assert_caps(app: &App, owned: &Owned) -> Result<(), Refused> {
     let facts = engine_facts(app).await?;
     let path = app.store.path_of(&owned.reservation)?;
     let tree = caps::tree(&caps::levels(&app.instance, &path));

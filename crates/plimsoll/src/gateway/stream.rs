@@ -1,5 +1,6 @@
 //! Long-lived answers: hijacked connections, and JSON lines that are looked at as they pass.
 
+use std::os::fd::AsFd;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +14,19 @@ use hyper::body::{Body as _, Frame};
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use plimsoll_host::engine::{BoxError, EngineBody, Upgrade, empty, full};
-use plimsoll_host::request::query::QueryBuilder;
+use plimsoll_host::request::query::{Query, QueryBuilder};
 use serde_json::Value;
-use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, Interest};
 use tokio::net::unix::OwnedReadHalf;
+use tokio::net::{TcpStream, UnixStream};
+use tokio_rustls::server::TlsStream;
 
+use super::Connection;
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::resolve;
 use super::route::Call;
-use super::{Ending, Place, is_over};
+use super::{Ending, is_over};
 use crate::state::App;
 
 /// Bytes of input passed on at a time.
@@ -39,17 +42,22 @@ const LINGER: Duration = Duration::from_secs(2);
 /// The longest JSON line that is looked at.
 const LINE_MAX: usize = 4 << 20;
 
+pub(super) fn attach_query(query: &mut Query) -> Result<String, Refused> {
+    let mut out = QueryBuilder::new();
+    for name in ["logs", "stream", "stdin", "stdout", "stderr"] {
+        out = out.bool(name, query.bool(name)?);
+    }
+    let keys = query.str("detachKeys");
+    Ok(out.opt_str("detachKeys", keys.as_deref()).finish())
+}
+
 pub(super) async fn attach(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
-    let mut query = QueryBuilder::new();
-    for name in ["logs", "stream", "stdin", "stdout", "stderr"] {
-        query = query.bool(name, call.query.bool(name)?);
-    }
-    query = query.opt_str("detachKeys", call.query.str("detachKeys").as_deref());
+    let query = attach_query(&mut call.query)?;
     call.query.finish()?;
-    let path = format!("/containers/{}/attach{}", owned.id, query.finish());
-    let upgrade = call.upgrade;
-    hijack(&call.app, &call.headers, upgrade, &path, None, call.place).await
+    let path = format!("/containers/{}/attach{query}", owned.id);
+    let (upgrade, connection) = (call.upgrade, call.connection);
+    hijack(&call.app, &call.headers, upgrade, &path, None, connection).await
 }
 
 /// Sends a request that turns its connection into a raw stream, and joins the caller's to it. A caller
@@ -60,7 +68,7 @@ pub(super) async fn hijack(
     client: OnUpgrade,
     path: &str,
     body: Option<String>,
-    place: Arc<Place>,
+    connection: Arc<Connection>,
 ) -> Result<Response<Body>, Refused> {
     let json = [(CONTENT_TYPE, "application/json")];
     let (body, own_headers) = match body {
@@ -81,11 +89,19 @@ pub(super) async fn hijack(
     {
         Upgrade::Answered(response) => Ok(answer::relayed(answer::accepted(response).await?)),
         Upgrade::Switched { head, io } => {
+            let app = Arc::clone(app);
             tokio::spawn(async move {
-                let _place = place;
-                match client.await {
-                    Ok(client) => join(client, io).await,
-                    Err(error) => tracing::debug!(%error, "a client left before its stream began"),
+                let joined = async {
+                    match client.await {
+                        Ok(client) => join(client, io).await,
+                        Err(error) => {
+                            tracing::debug!(%error, "a client left before its stream began");
+                        }
+                    }
+                };
+                tokio::select! {
+                    () = joined => {}
+                    () = connection.barred(&app) => {}
                 }
             });
             let mut response = Response::new(answer::empty());
@@ -116,15 +132,38 @@ fn offers_raw_stream(headers: &HeaderMap) -> bool {
 /// Copies both ways until the engine has nothing more to say or the client is gone. The end of the
 /// client's input is passed on and does not end its output.
 async fn join(client: Upgraded, engine: Upgraded) {
-    let Ok(client) = client.downcast::<TokioIo<UnixStream>>() else {
+    let client = match client.downcast::<TokioIo<UnixStream>>() {
+        Ok(client) => {
+            let (from, to) = client.io.into_inner().into_split();
+            return copy(from, client.read_buf, to, engine, socket_closed).await;
+        }
+        Err(client) => client,
+    };
+    let Ok(client) = client.downcast::<TokioIo<TlsStream<TcpStream>>>() else {
         tracing::error!("a hijacked connection is not a tenant's");
         return;
     };
-    let typed = client.read_buf;
-    let (from_client, mut to_client) = client.io.into_inner().into_split();
-    let (mut from_engine, to_engine) = tokio::io::split(TokioIo::new(engine));
+    let stream = client.io.into_inner();
+    let beneath = match second_handle(stream.get_ref().0) {
+        Ok(beneath) => beneath,
+        Err(error) => return tracing::warn!(%error, "a stream cannot be watched and is not begun"),
+    };
+    let (from, to) = tokio::io::split(stream);
+    copy(from, client.read_buf, to, engine, async |_| {
+        tcp_closed(&beneath).await;
+    })
+    .await;
+}
 
-    let mut input = pin!(input(from_client, typed, to_engine));
+async fn copy<R: AsyncRead + Unpin>(
+    from_client: R,
+    typed: Bytes,
+    mut to_client: impl AsyncWrite + Unpin,
+    engine: Upgraded,
+    closed: impl AsyncFnOnce(R),
+) {
+    let (mut from_engine, to_engine) = tokio::io::split(TokioIo::new(engine));
+    let mut input = pin!(input(from_client, typed, to_engine, closed));
     let output = async {
         let _ = tokio::io::copy(&mut from_engine, &mut to_client).await;
         let _ = to_client.shutdown().await;
@@ -138,7 +177,12 @@ async fn join(client: Upgraded, engine: Upgraded) {
 
 /// Passes a client's input on, and its end. Ends itself only when the client is gone: neither the end of
 /// the input nor an engine that takes no more of it means that nobody reads the output.
-async fn input(mut client: OwnedReadHalf, typed: Bytes, engine: impl AsyncWrite + Unpin) {
+async fn input<R: AsyncRead + Unpin>(
+    mut client: R,
+    typed: Bytes,
+    engine: impl AsyncWrite + Unpin,
+    closed: impl AsyncFnOnce(R),
+) {
     let mut engine = Some(engine);
     let mut chunk = typed.to_vec();
     loop {
@@ -152,18 +196,24 @@ async fn input(mut client: OwnedReadHalf, typed: Bytes, engine: impl AsyncWrite 
         match client.read(&mut chunk).await {
             Ok(0) => break,
             Ok(read) => chunk.truncate(read),
+            // Within TLS an end is said; a connection that merely stops was cut, and half an input is no
+            // input.
             Err(_) => return,
         }
     }
     if let Some(mut open) = engine {
         let _ = open.shutdown().await;
     }
-    // A connection that is closed altogether looks the same to a reader as the end of input.
-    loop {
-        match client.ready(Interest::READABLE | Interest::WRITABLE).await {
-            Ok(ready) if !ready.is_write_closed() => tokio::time::sleep(LOOK_AGAIN).await,
-            _ => return,
-        }
+    closed(client).await;
+}
+
+/// Waits until the client of a unix socket has closed it altogether. To a reader that looks the same as
+/// the end of input.
+async fn socket_closed(client: OwnedReadHalf) {
+    while let Ok(ready) = client.ready(Interest::READABLE | Interest::WRITABLE).await
+        && !ready.is_write_closed()
+    {
+        tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
 
@@ -182,6 +232,23 @@ pub(super) fn until(body: Body, ending: Ending) -> Body {
         Some((frame, (body, ending)))
     });
     StreamBody::new(frames).boxed_unsync()
+}
+
+/// The same over TCP: a client that ended its input within TLS closes the connection beneath it when it
+/// goes.
+async fn tcp_closed(beneath: &TcpStream) {
+    while let Ok(ready) = beneath.ready(Interest::READABLE | Interest::WRITABLE).await
+        && !ready.is_read_closed()
+        && !ready.is_write_closed()
+    {
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// Another handle of the same connection, to be looked at while the first is read and written.
+fn second_handle(stream: &TcpStream) -> std::io::Result<TcpStream> {
+    let handle = stream.as_fd().try_clone_to_owned()?;
+    TcpStream::from_std(handle.into())
 }
 
 /// Passes the engine's JSON objects on as they come, one a line, each through `show`; what it does not

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 
 use http::{Response, StatusCode};
-use plimsoll_host::request::query::{Filters, QueryBuilder};
+use plimsoll_host::request::query::{Filters, Query, QueryBuilder};
 use plimsoll_store::Reservation;
 use serde_json::{Value, json};
 
@@ -117,11 +117,15 @@ pub(super) fn name_fits(name: &str, wanted: &str) -> bool {
     }
 }
 
+pub(super) fn inspect_query(query: &mut Query) -> Result<String, Refused> {
+    let size = query.bool("size")?;
+    Ok(QueryBuilder::new().bool("size", size).finish())
+}
+
 pub(super) async fn inspect(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
-    let size = call.query.bool("size")?;
+    let query = inspect_query(&mut call.query)?;
     call.query.finish()?;
-    let query = QueryBuilder::new().bool("size", size).finish();
     let path = format!("/containers/{}/json{query}", owned.id);
     let mut seen = match upstream::get(&call.app, &path).await {
         Err(Refused::Engine { status, .. }) if status == StatusCode::NOT_FOUND => {
@@ -154,10 +158,8 @@ fn show(seen: &mut Value, reservation: &Reservation) {
     }
 }
 
-pub(super) async fn top(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
-    let owned = resolve::container(&call.app, &call.user, reference)?;
-    let args = call.query.str("ps_args");
-    call.query.finish()?;
+pub(super) fn top_query(query: &mut Query) -> Result<String, Refused> {
+    let args = query.str("ps_args");
     // They go to `ps` on the host, and the engine shows the rows whose column PID is one of the
     // container's. With `=` a column of another meaning could be called so: `-eouid=PID,args`.
     let plain = |a: &String| {
@@ -171,38 +173,52 @@ pub(super) async fn top(mut call: Call, reference: &str) -> Result<Response<Body
             "may hold only letters, digits, spaces, commas, '_' and '-'".to_owned(),
         ));
     }
-    let query = QueryBuilder::new()
-        .opt_str("ps_args", args.as_deref())
-        .finish();
+    let query = QueryBuilder::new().opt_str("ps_args", args.as_deref());
+    Ok(query.finish())
+}
+
+pub(super) async fn top(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let query = top_query(&mut call.query)?;
+    call.query.finish()?;
     let path = format!("/containers/{}/top{query}", owned.id);
     let seen = upstream::get(&call.app, &path).await?;
     Ok(answer::json(StatusCode::OK, &seen))
 }
 
-pub(super) async fn logs(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
-    let owned = resolve::container(&call.app, &call.user, reference)?;
-    let mut query = QueryBuilder::new();
+pub(super) fn logs_query(query: &mut Query) -> Result<String, Refused> {
+    let mut out = QueryBuilder::new();
     for name in ["follow", "stdout", "stderr", "timestamps", "details"] {
-        query = query.bool(name, call.query.bool(name)?);
+        out = out.bool(name, query.bool(name)?);
     }
     for name in ["since", "until", "tail"] {
-        query = query.opt_str(name, call.query.str(name).as_deref());
+        out = out.opt_str(name, query.str(name).as_deref());
     }
+    Ok(out.finish())
+}
+
+pub(super) async fn logs(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let query = logs_query(&mut call.query)?;
     call.query.finish()?;
-    let path = format!("/containers/{}/logs{}", owned.id, query.finish());
+    let path = format!("/containers/{}/logs{query}", owned.id);
     let followed = upstream::follow(&call.app, &path).await?;
     Ok(answer::relayed(followed))
 }
 
-pub(super) async fn stats(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
-    let owned = resolve::container(&call.app, &call.user, reference)?;
-    let follow = call.query.opt_bool("stream")?.unwrap_or(true);
-    let one_shot = call.query.bool("one-shot")?;
-    call.query.finish()?;
+pub(super) fn stats_query(query: &mut Query) -> Result<String, Refused> {
+    let follow = query.opt_bool("stream")?.unwrap_or(true);
+    let one_shot = query.bool("one-shot")?;
     let query = QueryBuilder::new()
         .bool("stream", follow)
-        .bool("one-shot", one_shot)
-        .finish();
+        .bool("one-shot", one_shot);
+    Ok(query.finish())
+}
+
+pub(super) async fn stats(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
+    let owned = resolve::container(&call.app, &call.user, reference)?;
+    let query = stats_query(&mut call.query)?;
+    call.query.finish()?;
     let path = format!("/containers/{}/stats{query}", owned.id);
     let response = upstream::follow(&call.app, &path).await?;
     let name = json!(format!("/{}", names::shown(&owned.reservation)));

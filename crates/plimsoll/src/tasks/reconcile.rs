@@ -132,6 +132,10 @@ async fn reconcile(app: &App) -> Result<Mended, String> {
         .await
         .map_err(|e| in_full(&e))?;
     mended.drained = gone.len();
+    if mended.drained > 0 {
+        // A user's certificates go with them.
+        app.certs_changed.send_replace(());
+    }
     Ok(mended)
 }
 

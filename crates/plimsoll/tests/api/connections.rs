@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use plimsoll::api::Bounds;
+use plimsoll::config::Limits;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -87,4 +89,67 @@ async fn a_request_under_way_ends_before_the_server_does() {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 201"), "{answer}");
+}
+
+/// A site where each caller may have two connections and three requests at once.
+async fn narrow() -> Site {
+    let limits = Limits {
+        connections_per_user: 2,
+        requests_per_s: 1,
+        requests_burst: 3,
+    };
+    Site::limited(Bounds::default(), limits).await
+}
+
+#[tokio::test]
+async fn requests_beyond_the_rate_are_told_when_to_come_back_and_only_their_callers() {
+    let site = narrow().await;
+    let ask = async |token: &str, path: &str| site.by(token, "GET", path, None).await;
+    for _ in 0..3 {
+        ask(&site.admin, "/api/me").await.is(200);
+    }
+    let answer = ask(&site.admin, "/api/me").await;
+    assert_eq!(answer.header("retry-after"), "1");
+    answer.fails(429, "too_many");
+    // Whoever shows no good token is the machine they come from.
+    for token in ["", "plm_wrong", ""] {
+        ask(token, "/api/me").await.fails(401, "unauthenticated");
+    }
+    ask("", "/healthz").await.fails(429, "too_many");
+    site.app.clock.advance(Duration::from_secs(2));
+    ask(&site.admin, "/api/me").await.is(200);
+    ask("", "/healthz").await.is(200);
+}
+
+#[tokio::test]
+async fn a_users_tokens_share_one_rate() {
+    let site = narrow().await;
+    let first = site.user("ada", "member").await;
+    site.app.clock.advance(Duration::from_secs(9));
+    let second = site.token("ada", serde_json::json!({})).await;
+    for token in [&first, &second, &first] {
+        site.by(token, "GET", "/api/me", None).await.is(200);
+    }
+    for token in [&first, &second] {
+        let answer = site.by(token, "GET", "/api/me", None).await;
+        answer.fails(429, "too_many");
+    }
+}
+
+#[tokio::test]
+async fn connections_beyond_the_limit_are_told_so() {
+    let site = narrow().await;
+    let first = TcpStream::connect(site.address).await.unwrap();
+    let _second = TcpStream::connect(site.address).await.unwrap();
+    let get = b"GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let answer = exchange(&site, get).await;
+    assert!(answer.starts_with("HTTP/1.1 429"), "{answer}");
+    assert!(answer.contains("Retry-After: 1\r\n"), "{answer}");
+    assert!(answer.contains("application/problem+json"), "{answer}");
+    assert!(answer.contains("\"code\":\"too_many\""), "{answer}");
+    drop(first);
+    // The server sees the end of a connection a moment after it.
+    while !exchange(&site, get).await.starts_with("HTTP/1.1 200") {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
 }

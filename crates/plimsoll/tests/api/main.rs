@@ -5,6 +5,7 @@
     reason = "tests are outside the server: they may look at the clock and the environment"
 )]
 
+mod certs;
 mod connections;
 mod health;
 mod input;

@@ -40,6 +40,9 @@ fn table() -> Vec<(&'static str, &'static str, Value, [u16; 6])> {
         ("POST", "/api/users", json!({"name": "zoe"}), [401, 403, 403, 403, 403, 201]),
         ("GET", "/api/users/bob", none.clone(), SEEN_BY_TEAM),
         ("PATCH", "/api/users/bob", json!({"email": "bob@example.org"}), DONE_BY_ADMIN),
+        ("GET", "/api/users/bob/certs", none.clone(), [401, 404, 200, 403, 200, 200]),
+        ("POST", "/api/users/bob/certs", json!({"csr": request()}), [401, 404, 403, 403, 403, 201]),
+        ("DELETE", "/api/certs/{cert}", none.clone(), [401, 404, 204, 404, 403, 204]),
         ("DELETE", "/api/users/fay", none.clone(), [401, 404, 404, 404, 403, 204]),
         ("GET", "/api/teams", none.clone(), ANYONE_KNOWN),
         ("POST", "/api/teams", json!({"name": "ops"}), [401, 403, 403, 403, 403, 201]),
@@ -71,6 +74,11 @@ fn table() -> Vec<(&'static str, &'static str, Value, [u16; 6])> {
         ("GET", "/api/docs", none.clone(), ANYONE),
         ("GET", "/api/docs.css", none, ANYONE),
     ]
+}
+
+/// A request for a certificate.
+fn request() -> String {
+    plimsoll::ca::new_request("bob").unwrap().1
 }
 
 struct Cast {
@@ -112,11 +120,16 @@ async fn cast() -> Cast {
         .ask("POST", "/api/tokens", json!({"user": "bob"}))
         .await
         .is(201);
+    let authority = plimsoll::ca::Authority::of(&site.app.config.data_dir);
+    authority.init(&[], site.app.clock.now_ms()).unwrap();
+    let new = json!({"csr": request()});
+    let cert = site.ask("POST", "/api/users/bob/certs", new).await.is(201);
     let reservation = site.reserve("bob", 1.0).await.is(201);
     assert_eq!(reservation["team"], "ml", "his first team is his default");
     let fill = HashMap::from([
         ("project", id(&project)),
         ("token", id(&token)),
+        ("cert", cert["serial"].as_str().unwrap().to_owned()),
         ("reservation", id(&reservation)),
         (
             "decision",

@@ -13,7 +13,7 @@ use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
 use hyper_util::rt::TokioIo;
 use plimsoll::api::{self, Bounds};
 use plimsoll::clock::Clock;
-use plimsoll::config::Config;
+use plimsoll::config::{Config, Limits};
 use plimsoll::serve;
 use plimsoll::state::App;
 use serde_json::{Value, json};
@@ -71,10 +71,15 @@ impl Site {
     }
 
     pub(crate) async fn within(bounds: Bounds) -> Self {
+        Self::limited(bounds, Limits::default()).await
+    }
+
+    pub(crate) async fn limited(bounds: Bounds, limits: Limits) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let config = Config {
             data_dir: dir.path().join("data"),
             engine: "unix:///nonexistent/docker.sock".into(),
+            limits,
             ..Config::default()
         };
         let app = serve::build(config, Clock::default()).await.unwrap();

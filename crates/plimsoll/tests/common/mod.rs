@@ -31,6 +31,7 @@ pub struct Server {
     instance: String,
     engine: String,
     extra: Vec<String>,
+    prefix: Vec<String>,
     process: Child,
 }
 
@@ -60,19 +61,34 @@ impl Server {
     }
 
     pub fn start_with(engine: &str, extra: &[&str]) -> Self {
-        let dir = tempfile::tempdir().expect("a temporary directory");
+        Self::start_in(directory(), engine, extra, &[])
+    }
+
+    /// A server with an authority of its own and a gateway over TLS, and where that is.
+    pub fn start_over_tls(extra: &[&str]) -> (Self, String) {
+        let dir = directory();
+        make_authority(&dir.path().join("data"));
+        let endpoint = format!("tcp://127.0.0.1:{}", free_port());
+        let extra = [&["--gateway", &endpoint], extra].concat();
+        (Self::start_in(dir, &engine(), &extra, &[]), endpoint)
+    }
+
+    /// A server in `dir`, run by `prefix`: a program that becomes it.
+    pub fn start_in(dir: tempfile::TempDir, engine: &str, extra: &[&str], prefix: &[&str]) -> Self {
         // Tenants reach the socket under their own uids.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(dir.path(), open).unwrap();
         let random = uuid::Uuid::now_v7().simple().to_string();
         let instance = format!("test{}", &random[20..]);
-        let extra: Vec<String> = extra.iter().map(|s| (*s).to_owned()).collect();
-        let process = spawn(dir.path(), &instance, engine, &extra);
+        let owned = |words: &[&str]| words.iter().map(|s| (*s).to_owned()).collect();
+        let (extra, prefix): (Vec<String>, Vec<String>) = (owned(extra), owned(prefix));
+        let process = spawn(dir.path(), &instance, engine, &extra, &prefix);
         let server = Self {
             dir,
             instance,
             engine: engine.to_owned(),
             extra,
+            prefix,
             process,
         };
         server.wait_ready();
@@ -103,7 +119,13 @@ impl Server {
     pub fn crash_and_restart(&mut self) {
         self.process.kill().unwrap();
         self.process.wait().unwrap();
-        self.process = spawn(self.dir.path(), &self.instance, &self.engine, &self.extra);
+        self.process = spawn(
+            self.dir.path(),
+            &self.instance,
+            &self.engine,
+            &self.extra,
+            &self.prefix,
+        );
         self.wait_ready();
     }
 
@@ -122,8 +144,25 @@ impl Server {
     }
 
     pub fn restart(&mut self) {
-        self.process = spawn(self.dir.path(), &self.instance, &self.engine, &self.extra);
+        self.process = spawn(
+            self.dir.path(),
+            &self.instance,
+            &self.engine,
+            &self.extra,
+            &self.prefix,
+        );
         self.wait_ready();
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.path("log")).unwrap_or_default()
+    }
+
+    /// The command line, as root.
+    pub fn plimsoll(&self, args: &[&str]) -> Said {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_plimsoll"));
+        command.env("PLIMSOLL_API_SOCKET", self.path("api.sock"));
+        said(&command.args(args).output().unwrap())
     }
 
     /// Asks the API as root.
@@ -243,8 +282,7 @@ impl Drop for Server {
             .status();
         let _ = self.process.wait();
         if std::thread::panicking() {
-            let log = std::fs::read_to_string(self.path("log")).unwrap_or_default();
-            eprintln!("--- the server's log\n{log}");
+            eprintln!("--- the server's log\n{}", self.log());
         }
         remove_cgroups(&self.instance);
         clear_mounts(&Path::new("/run/plimsoll-mounts").join(&self.instance));
@@ -267,19 +305,35 @@ fn clear_mounts(dir: &Path) {
     let _ = std::fs::remove_dir(dir);
 }
 
-fn spawn(dir: &Path, instance: &str, engine: &str, extra: &[String]) -> Child {
-    let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
-        .unwrap()
-        .local_addr()
-        .unwrap()
-        .port();
+pub fn make_authority(data_dir: &Path) {
+    let made = Command::new(env!("CARGO_BIN_EXE_plimsoll"))
+        .args(["ca", "init", "--data-dir"])
+        .arg(data_dir)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+}
+
+pub fn directory() -> tempfile::TempDir {
+    tempfile::tempdir().expect("a temporary directory")
+}
+
+pub fn free_port() -> u16 {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+fn spawn(dir: &Path, instance: &str, engine: &str, extra: &[String], prefix: &[String]) -> Child {
+    let port = free_port();
     let log = std::fs::OpenOptions::new()
         .create(true)
         .append(true)
         .open(dir.join("log"))
         .unwrap();
-    Command::new(env!("CARGO_BIN_EXE_plimsoll"))
-        .arg("serve")
+    let mut words = prefix.iter().map(String::as_str).collect::<Vec<_>>();
+    words.extend([env!("CARGO_BIN_EXE_plimsoll"), "serve"]);
+    Command::new(words[0])
+        .args(&words[1..])
         .arg("--data-dir")
         .arg(dir.join("data"))
         .args(["--listen", &format!("127.0.0.1:{port}"), "--engine", engine])
@@ -481,7 +535,7 @@ impl Tenant {
     }
 }
 
-fn said(output: &Output) -> Said {
+pub fn said(output: &Output) -> Said {
     Said {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),

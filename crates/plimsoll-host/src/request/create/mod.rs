@@ -6,6 +6,7 @@
 //! body. The body never holds a field that this module does not name.
 
 mod body;
+mod exact;
 mod gpu;
 mod mounts;
 mod network;
@@ -25,6 +26,7 @@ use serde_json::Value;
 use super::limits::{Asked, Requested, RestartName, RestartPolicy, memory_swap};
 use super::refusal::Refusal;
 use body::{Config, HostConfig};
+pub use exact::difference;
 pub use gpu::{GpuAsk, GpuRequest};
 pub use mounts::{
     HostUse, MountPolicy, VolumeRequest, VolumeSettings, VolumeUse, is_anonymous, stash_index,

@@ -6,11 +6,16 @@ use std::path::Path;
 
 use super::accounts::{Accounts, sudo_rules};
 use super::{Check, at, dockerd, named};
-use crate::config::{Config, socket_path};
+use crate::config::{Address, Config};
 
 pub(super) fn check(config: &Config, root: &Path) -> Vec<Check> {
     let accounts = Accounts::read(root);
-    let mut checks = engine_socket(&at(root, socket_path(&config.engine)), &accounts);
+    // An engine that is reached over TLS has its usual socket, too.
+    let socket = match Address::of(&config.engine) {
+        Address::Unix(path) => path,
+        Address::Tls(_) => Path::new("/var/run/docker.sock"),
+    };
+    let mut checks = engine_socket(&at(root, socket), &accounts);
     checks.push(docker_group(&accounts));
     checks.push(sudo(root, &accounts));
     let roots = accounts.other_roots();

@@ -15,7 +15,7 @@ use rustix::io::Errno;
 use super::super::client::Client;
 use super::{Check, Status, at};
 use crate::clock::Clock;
-use crate::config::{Config, socket_path};
+use crate::config::Config;
 use crate::tasks::in_full;
 
 /// Below this much free space there is a warning.
@@ -52,8 +52,9 @@ pub(super) async fn check(config: &Config, root: &Path, info: Option<&EngineInfo
     if let Some(info) = info {
         checks.extend(disk("engine's disk", &at(root, &info.docker_root_dir)));
     }
-    let gateways = config.gateway.iter().map(|address| socket_path(address));
-    let sockets = gateways.chain([config.api_socket.as_path()]);
+    let sockets = config
+        .gateway_sockets()
+        .chain([config.api_socket.as_path()]);
     let folders: BTreeSet<&Path> = sockets.filter_map(Path::parent).collect();
     checks.extend(folders.into_iter().map(|dir| socket_folder(&at(root, dir))));
     checks

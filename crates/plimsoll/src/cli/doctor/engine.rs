@@ -5,7 +5,8 @@ use std::path::Path;
 use plimsoll_host::engine::{API_SPOKEN, ApiVersion, Engine, EngineError, EngineInfo};
 
 use super::{Check, at, dockerd};
-use crate::config::{Config, socket_path};
+use crate::config::{Address, Config};
+use crate::engine_tls;
 use crate::tasks::in_full;
 
 /// The API version that the tests run on.
@@ -15,8 +16,20 @@ const API_TESTED: ApiVersion = ApiVersion {
 };
 
 pub(super) async fn check(config: &Config, root: &Path) -> (Vec<Check>, Option<EngineInfo>) {
-    let socket = at(root, socket_path(&config.engine));
-    let engine = Engine::new(&socket);
+    let (engine, place) = match Address::of(&config.engine) {
+        Address::Unix(path) => {
+            let socket = at(root, path);
+            (Engine::new(&socket), socket.display().to_string())
+        }
+        Address::Tls(_) => match engine_tls::engine(config) {
+            Ok(engine) => (engine, config.engine.clone()),
+            Err(error) => {
+                let fix = "plimsoll ca init, or put ca.pem, cert.pem and key.pem for the engine into \
+                           tls/engine of the data directory";
+                return (vec![Check::fail("engine", in_full(&error), fix)], None);
+            }
+        },
+    };
     let mut checks = Vec::new();
     let version = match engine.negotiate().await {
         Ok(version) => version,
@@ -36,7 +49,7 @@ pub(super) async fn check(config: &Config, root: &Path) -> (Vec<Check>, Option<E
     };
     checks.push(Check::good(
         "engine",
-        format!("version {} at {}", version.engine, socket.display()),
+        format!("version {} at {place}", version.engine),
     ));
     let range = format!(
         "API {} (of {} to {})",
