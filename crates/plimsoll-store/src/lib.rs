@@ -8,6 +8,7 @@ mod audit;
 mod books;
 mod decisions;
 mod error;
+mod images;
 mod lock;
 mod metrics;
 mod migrate;
@@ -26,6 +27,7 @@ use std::time::Duration;
 
 pub use decisions::DecisionCount;
 pub use error::{Result, StoreError};
+pub use images::Push;
 pub use metrics::{Kept, METRICS_FILE, Metrics, Peak, Tick, UsageTotals};
 pub use migrate::SCHEMA_VERSION;
 pub use people::NewMember;

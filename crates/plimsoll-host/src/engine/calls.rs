@@ -20,7 +20,7 @@ use super::{
 pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long an order (start, stop, remove) may take: a busy engine queues them.
-const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
+pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// The largest answer kept in memory: a list of some ten thousand containers.
 const ANSWER_MAX: usize = 64 << 20;
@@ -88,7 +88,7 @@ fn refusal(status: StatusCode, body: &[u8]) -> EngineError {
 }
 
 /// `None` instead of the engine's 404.
-fn absent<T>(result: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
+pub(super) fn absent<T>(result: Result<T, EngineError>) -> Result<Option<T>, EngineError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_not_found() => Ok(None),
@@ -109,7 +109,7 @@ fn container(name: &str) -> Result<&str, EngineError> {
 }
 
 /// An image's reference or id as path segments.
-fn image(name: &str) -> Result<&str, EngineError> {
+pub(super) fn image(name: &str) -> Result<&str, EngineError> {
     let known =
         |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b':' | b'@' | b'/');
     let segments = name
@@ -125,7 +125,7 @@ fn image(name: &str) -> Result<&str, EngineError> {
 }
 
 /// Percent-encodes a query value: everything but RFC 3986's unreserved characters.
-fn encode(value: &str) -> String {
+pub(super) fn encode(value: &str) -> String {
     let mut out = String::with_capacity(value.len());
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~') {
@@ -138,7 +138,7 @@ fn encode(value: &str) -> String {
 }
 
 impl Engine {
-    async fn ask<T: DeserializeOwned>(
+    pub(super) async fn ask<T: DeserializeOwned>(
         &self,
         what: &'static str,
         path: &str,
@@ -150,7 +150,7 @@ impl Engine {
         .await
     }
 
-    async fn order(
+    pub(super) async fn order(
         &self,
         what: &'static str,
         method: Method,

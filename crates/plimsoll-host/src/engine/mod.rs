@@ -12,6 +12,7 @@
 mod calls;
 mod error;
 mod events;
+mod images;
 mod types;
 
 use std::pin::Pin;
@@ -35,6 +36,7 @@ use tokio::task::JoinHandle;
 
 pub use error::EngineError;
 pub use events::{Event, EventStream};
+pub use images::{ImageHistory, ImageSummary};
 pub use types::*;
 
 /// How long the engine may take to accept a connection.

@@ -22,7 +22,7 @@ use super::json::{Json, decode, short};
 /// The largest list of images in an archive.
 const MANIFEST_MAX: u64 = 4 << 20;
 /// The most images in one archive.
-const IMAGES_MAX: usize = 256;
+pub const IMAGES_MAX: usize = 256;
 /// The most links in one build context.
 const LINKS_MAX: usize = 1 << 16;
 /// Bytes copied at a time.
@@ -412,7 +412,10 @@ fn plain_header(from: &Header) -> io::Result<Header> {
 }
 
 /// A path inside an archive: `./a//b` is `a/b`, and there is no way up.
-fn inner_path(bytes: &[u8]) -> Result<String, ArchiveError> {
+///
+/// # Errors
+/// [`ArchiveError::Unacceptable`]
+pub fn inner_path(bytes: &[u8]) -> Result<String, ArchiveError> {
     let text = std::str::from_utf8(bytes)
         .map_err(|_| ArchiveError::Unacceptable("a path in the archive is not UTF-8".to_owned()))?;
     let mut parts = Vec::new();

@@ -170,6 +170,8 @@ pub enum Standing {
     Own(Reference),
     /// Theirs, and not shown: it keeps an image that may have no name.
     Held,
+    /// On its way in to them, and not yet theirs.
+    Coming,
     /// In a tenant's space, but not theirs.
     Foreign,
     /// In nobody's space.
@@ -228,7 +230,11 @@ impl Space {
             };
         };
         let Some((domain, rest)) = inside.split_once('/') else {
-            return Standing::Held;
+            return match inside.split_once(':') {
+                Some(("held", _)) => Standing::Held,
+                Some(("coming", _)) => Standing::Coming,
+                _ => Standing::Foreign,
+            };
         };
         match Reference::parse(&format!("{}/{rest}", domain.replace('_', ":"))) {
             Ok(reference) => Standing::Own(reference),
@@ -388,7 +394,10 @@ mod tests {
         }
         let id = format!("sha256:{}", "1".repeat(64));
         assert_eq!(ada.standing(&ada.holder(&id)), Standing::Held);
-        assert_eq!(ada.standing(&format!("{}:7", ada.coming())), Standing::Held);
+        assert_eq!(
+            ada.standing(&format!("{}:7", ada.coming())),
+            Standing::Coming
+        );
         assert_eq!(ben.standing(&ada.holder(&id)), Standing::Foreign);
         // Another server's tenants are nobody's public.
         assert_eq!(

@@ -9,6 +9,7 @@
 //! that fits), nor names and owners (the caller resolves them and passes ids in).
 
 pub mod archive;
+pub mod build;
 pub mod create;
 pub mod dockerfile;
 pub mod exec;

@@ -4,6 +4,7 @@
 //! the engine is a [`QueryBuilder`]'s output.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 
 use super::json::{self, Json, short};
@@ -46,12 +47,14 @@ impl Query {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = percent_decode(key).map_err(|reason| bad(key, reason))?;
             let value = percent_decode(value).map_err(|reason| bad(&key, reason))?;
-            if !map.contains_key(&key) {
-                map.insert(key, value);
-            } else if REPEATED.contains(&key.as_str()) {
-                more.entry(key).or_default().push(value);
-            } else {
-                return Err(bad(&key, "is given twice"));
+            match map.entry(key) {
+                Entry::Vacant(free) => {
+                    free.insert(value);
+                }
+                Entry::Occupied(taken) if REPEATED.contains(&taken.key().as_str()) => {
+                    more.entry(taken.key().clone()).or_default().push(value);
+                }
+                Entry::Occupied(taken) => return Err(bad(taken.key(), "is given twice")),
             }
             count += 1;
             if count > PARAMETERS_MAX {

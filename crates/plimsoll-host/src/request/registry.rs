@@ -1,5 +1,7 @@
 //! Which registries tenants may reach, and what they say to them.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::DecodePaddingMode;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
@@ -58,7 +60,7 @@ fn host_of(server: &str) -> String {
 }
 
 /// Credentials, written anew. They are passed on and kept nowhere.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Credentials(Map<String, Value>);
 
 impl std::fmt::Debug for Credentials {
@@ -117,12 +119,11 @@ impl Credentials {
         Self::take(fields).map_err(|_| bad())
     }
 
-    /// Reads the header `X-Registry-Config`: credentials by registry, of which those for allowed ones
-    /// are kept.
+    /// Reads the header `X-Registry-Config`: credentials by the host they are for.
     ///
     /// # Errors
     /// As [`Credentials::from_header`].
-    pub fn check_config(text: &str) -> Result<(), Refusal> {
+    pub fn by_host(text: &str) -> Result<BTreeMap<String, Self>, Refusal> {
         let bad = || {
             Refusal::BadRequest(BadRequest::new(
                 "X-Registry-Config",
@@ -137,17 +138,20 @@ impl Credentials {
             .or_else(|_| PLAIN.decode(text))
             .map_err(|_| bad())?;
         if bytes.trim_ascii().is_empty() || bytes.trim_ascii() == b"null" {
-            return Ok(());
+            return Ok(BTreeMap::new());
         }
-        match super::json::decode(&bytes).map_err(|_| bad())? {
-            Json::Object(map) => map.into_iter().try_for_each(|(_, one)| match one {
-                Json::Object(fields) => Self::take(Fields::new(String::new(), fields))
-                    .map(drop)
-                    .map_err(|_| bad()),
+        let Json::Object(map) = super::json::decode(&bytes).map_err(|_| bad())? else {
+            return Err(bad());
+        };
+        map.into_iter()
+            .map(|(server, one)| match one {
+                Json::Object(fields) => {
+                    let one = Self::take(Fields::new(String::new(), fields)).map_err(|_| bad())?;
+                    Ok((host_of(&server), one))
+                }
                 _ => Err(bad()),
-            }),
-            _ => Err(bad()),
-        }
+            })
+            .collect()
     }
 
     fn take(mut fields: Fields) -> Result<Self, BadRequest> {
