@@ -13,6 +13,7 @@ pub mod clock;
 pub mod config;
 pub mod engine_facts;
 pub mod gateway;
+pub mod images;
 pub mod install;
 pub mod labels;
 pub mod meter;

@@ -41,6 +41,8 @@ pub struct App {
     pub wake: Wake,
     /// One lock a container: whoever changes or settles it holds it.
     pub container_locks: KeyedLocks,
+    /// What the layers of images take.
+    pub layers: crate::images::Layers,
     /// Reservations of requests that are being forwarded right now; they never expire meanwhile.
     pub in_flight: InFlight,
 }

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use plimsoll_core::entity::Name;
 use plimsoll_host::cgroup::Instance;
+use plimsoll_host::request::registry::is_entry;
 
 use super::Config;
 
@@ -173,6 +174,21 @@ pub static KEYS: &[Key] = &[
                 Err("must be one line of plain text".to_owned())
             }
             _ => Ok(()),
+        },
+    },
+    Key {
+        path: "registries.allow",
+        set: |c, text| {
+            c.registries.allow = words(text);
+            Ok(())
+        },
+        check: |c| match c.registries.allow.iter().find(|entry| !is_entry(entry)) {
+            Some(_) => Err(
+                "must name registries by host, like registry.lab:5000, or by host and path, like \
+                 docker.io/library"
+                    .to_owned(),
+            ),
+            None => Ok(()),
         },
     },
     Key {
@@ -363,6 +379,13 @@ mod tests {
             ("tenants.provision_groups", "staff, ml", true),
             ("tenants.contact", "root@example.org", true),
             ("tenants.contact", "a\u{1b}[31mb", false),
+            (
+                "registries.allow",
+                "docker.io/library, registry.lab:5000",
+                true,
+            ),
+            ("registries.allow", "", true),
+            ("registries.allow", "https://registry.lab", false),
             ("reservations.gateway_ttl_s", "1", true),
             ("reservations.gateway_ttl_s", "0", false),
             ("reservations.api_ttl_s", "-1", false),

@@ -36,6 +36,8 @@ pub struct Config {
     pub cgroup_root: PathBuf,
     /// The gateway.
     pub tenants: Tenants,
+    /// Registries.
+    pub registries: Registries,
     /// Reservations.
     pub reservations: Reservations,
     /// Metering.
@@ -54,6 +56,14 @@ pub struct Tenants {
     pub provision_groups: Vec<String>,
     /// Whom a refused person should turn to, in words.
     pub contact: Option<String>,
+}
+
+/// Where tenants may pull from and push to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registries {
+    /// Hosts, or hosts and the beginning of a path; empty means none.
+    pub allow: Vec<String>,
 }
 
 /// How reservations expire.
@@ -118,6 +128,7 @@ impl Default for Config {
             host: "local".into(),
             cgroup_root: "/sys/fs/cgroup".into(),
             tenants: Tenants::default(),
+            registries: Registries::default(),
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),

@@ -5,6 +5,7 @@
 //! refused. Ownership is read from the ledger; labels are a hint and never proof.
 
 mod answer;
+mod build;
 mod create;
 mod events;
 mod exec;

@@ -31,6 +31,8 @@ pub(super) enum Refused {
     EngineAway(String),
     /// The engine's answer makes no sense.
     EngineNonsense,
+    /// Nobody waits for the answer any more.
+    ClientGone,
     /// The ledger said no.
     Ledger(StoreError),
 }
@@ -63,7 +65,18 @@ impl Refused {
         }
     }
 
+    /// The refusal in words alone.
+    pub(super) fn into_message(self) -> String {
+        let (_, body) = self.parts();
+        body["message"].as_str().unwrap_or_default().to_owned()
+    }
+
     pub(super) fn answer(self) -> Response<Body> {
+        let (status, body) = self.parts();
+        json_answer(status, &body)
+    }
+
+    fn parts(self) -> (StatusCode, Value) {
         let (status, mut body) = match self {
             Self::Request(refusal) => {
                 let status =
@@ -101,12 +114,16 @@ impl Refused {
                     "plimsoll: the container engine's answer broke off",
                 ),
             ),
+            Self::ClientGone => (
+                StatusCode::BAD_REQUEST,
+                said("bad_request", "plimsoll: the client left"),
+            ),
             Self::Ledger(error) => ledger(&error),
         };
         if let Value::Object(map) = &mut body {
             map.retain(|_, value| !value.is_null());
         }
-        json_answer(status, &body)
+        (status, body)
     }
 }
 

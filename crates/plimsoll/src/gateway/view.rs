@@ -10,7 +10,7 @@ use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{names, resolve, stream};
+use super::{images, names, resolve, stream};
 use crate::labels;
 use crate::state::App;
 
@@ -35,6 +35,14 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
         for value in filters.get_mut(key).into_iter().flatten() {
             *value = resolve::container(&call.app, &call.user, value)?.id;
         }
+    }
+    for value in filters.get_mut("ancestor").into_iter().flatten() {
+        *value = match images::find(&call.app, &call.user, value).await {
+            Ok(found) => found.id,
+            // Nothing is made of an image that is not there.
+            Err(Refused::NotFound(_)) => return Ok(answer::json(StatusCode::OK, &json!([]))),
+            Err(refused) => return Err(refused),
+        };
     }
     only_mine(&mut filters, &call.app, &call.user);
     let query = QueryBuilder::new()

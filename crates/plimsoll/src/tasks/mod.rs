@@ -4,6 +4,7 @@
 pub mod caps;
 pub mod collect;
 pub mod events;
+pub mod images;
 pub mod reconcile;
 
 use std::collections::BTreeMap;
