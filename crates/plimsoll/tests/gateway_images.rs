@@ -237,6 +237,45 @@ fn what_is_everybodys_stays_as_it_is() {
 }
 
 #[test]
+fn an_administrator_keeps_an_image_from_tenants() {
+    let house = House::new(62_080);
+    let (ada, server) = (&house.ada, &house.server);
+    // A name of this test's, since the engine's images are everybody's.
+    let name = format!("plimsoll-{}/tool:1", server.instance());
+    server.docker(&["tag", IMAGE, &name]);
+    ada.ok(&["image", "inspect", &name]);
+    assert!(tags(ada).contains(&name));
+    let mark = |private: bool| json!({"reference": name, "private": private});
+    let full = server.put("/api/images", mark(true))["reference"].clone();
+    assert_eq!(full, format!("docker.io/{name}"));
+    assert_eq!(server.get("/api/images")["items"][0]["reference"], full);
+    for args in [
+        ["image", "inspect", &name],
+        ["history", "-q", &name],
+        ["tag", &name, "x"],
+    ] {
+        assert!(ada.refused(&args).contains("No such image"), "{args:?}");
+    }
+    let said = build(ada, &[], &[("Dockerfile", &format!("FROM {name}\n"))]);
+    assert!(said.err.contains("No such image"), "{said:?}");
+    assert!(!tags(ada).contains(&name));
+    // One of their own may be called so.
+    ada.ok(&["tag", IMAGE, &name]);
+    ada.ok(&["image", "inspect", &name]);
+    ada.ok(&["rmi", &name]);
+    server.put("/api/images", mark(false));
+    ada.ok(&["image", "inspect", &name]);
+    assert_eq!(server.get("/api/images")["items"], json!([]));
+    server.docker(&["rmi", &name]);
+    let (status, _) = server.api(
+        "PUT",
+        "/api/images",
+        Some(&json!({"reference": "A B", "private": true})),
+    );
+    assert_eq!(status, 422);
+}
+
+#[test]
 fn images_are_charged_once_and_freed_when_they_go() {
     let house = House::new(62_020);
     let ada = &house.ada;
