@@ -12,12 +12,12 @@ use crate::error::{Result, StoreError};
 use crate::records::Actor;
 use crate::rows;
 
-/// A push that was begun.
+/// A push that was begun, or a pull by digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Push {
     /// The reference, in full.
     pub reference: String,
-    /// Id of the image it names.
+    /// Id of the image it names; empty for a pull, which learns it last.
     pub image: String,
 }
 

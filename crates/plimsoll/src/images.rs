@@ -415,29 +415,43 @@ pub fn room(app: &App, user: UserId) -> Result<Option<u64>, StoreError> {
     Ok(levels.into_iter().flatten().min())
 }
 
-/// Ends a push: takes its reference from the engine, with the digests the registry gave it, and then from
-/// the ledger.
+/// The lock under which something goes through the engine under this name: a digest that is pulled, or a
+/// tag that is pushed. A registry gives a pushed image digests in its repository, so that is locked whole.
+#[must_use]
+pub fn passing_lock(reference: &str) -> String {
+    match reference.rsplit_once(':') {
+        Some((repository, _)) if !reference.contains('@') => format!("passing {repository}"),
+        _ => format!("passing {reference}"),
+    }
+}
+
+/// Ends a push or a pull: takes its reference from the engine, with the digests that a registry gave it
+/// but for those in `keep`, and then from the ledger. The caller holds [`passing_lock`].
 ///
 /// # Errors
-/// When the engine or the ledger cannot be asked; the push is then still to be ended.
-pub async fn end_push(app: &App, push: &Push) -> Result<(), ImageError> {
-    if let Some(image) = app.engine.image_inspect(&push.reference).await?
-        && image.id == push.image
+/// When the engine or the ledger cannot be asked; it is then still to be ended.
+pub async fn end_passing(app: &App, passing: &Push, keep: &[String]) -> Result<(), ImageError> {
+    let reference = &passing.reference;
+    if reference.contains('@') {
+        app.engine.image_untag(reference).await?;
+    } else if let Some(image) = app.engine.image_inspect(reference).await?
+        && image.id == passing.image
     {
-        let repository = push.reference.rsplit_once(':').map_or("", |(r, _)| r);
-        for digest in &image.repo_digests {
-            let theirs = Reference::parse(digest).is_ok_and(|d| d.repository() == repository);
-            let others = image.repo_tags.iter().any(|tag| {
-                Reference::parse(tag)
-                    .is_ok_and(|t| t.repository() == repository && t.to_string() != push.reference)
-            });
-            if theirs && !others {
+        let repository = reference.rsplit_once(':').map_or("", |(r, _)| r);
+        let in_it = |name: &str| Reference::parse(name).is_ok_and(|n| n.repository() == repository);
+        // With another tag of everybody's in that repository, the digests are that one's, too.
+        let shared = |tag: &String| {
+            in_it(tag) && Reference::parse(tag).is_ok_and(|t| t.to_string() != *reference)
+        };
+        if !image.repo_tags.iter().any(shared) {
+            let new = |digest: &&String| in_it(digest) && !keep.contains(digest);
+            for digest in image.repo_digests.iter().filter(new) {
                 app.engine.image_untag(digest).await?;
             }
         }
-        app.engine.image_untag(&push.reference).await?;
+        app.engine.image_untag(reference).await?;
     }
-    app.store.end_push(push.reference.clone()).await?;
+    app.store.end_push(reference.clone()).await?;
     Ok(())
 }
 

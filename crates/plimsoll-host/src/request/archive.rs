@@ -6,23 +6,27 @@
 //!
 //! This module must not know whose images are whose: names are handed in.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
 use tar::{Archive, EntryType, Header};
 
 use super::dockerfile::DOCKERFILE_MAX;
 use super::image_reference::Reference;
-use super::json::{Json, decode, short};
+use super::json::{Json, decode, fold, short};
 
 /// The largest list of images in an archive.
 const MANIFEST_MAX: u64 = 4 << 20;
 /// The most images in one archive.
 pub const IMAGES_MAX: usize = 256;
+/// The most files of an image archive, and the most bytes of those that could be configurations.
+const FILES_MAX: usize = 1 << 16;
+const TEXTS_MAX: usize = 32 << 20;
 /// The most links in one build context.
 const LINKS_MAX: usize = 1 << 16;
 /// Bytes copied at a time.
@@ -53,6 +57,9 @@ fn no<T>(reason: impl Into<String>) -> Result<T, ArchiveError> {
 /// Passes an image archive (`docker save`) on as the engine may load it: every image under the one name
 /// that `name` gives for its number, and under no other. Returns the names each image asked for.
 ///
+/// The engine takes a layer that it has by its digest alone, whoever brought it, and does not open the
+/// archive's own. So the archive must hold each layer that it names: knowing a digest is not having it.
+///
 /// # Errors
 /// [`ArchiveError`]
 pub fn load(
@@ -74,8 +81,12 @@ fn load_within(
     let mut out = io::BufWriter::new(output);
     let mut archive = Archive::new(bound.count(unpacked(input)?));
     let mut images = None;
+    let mut held = Held::default();
     for entry in archive.entries()? {
         let mut entry = entry?;
+        if is_root(&entry.path_bytes()) {
+            continue;
+        }
         let path = inner_path(&entry.path_bytes())?;
         let kind = entry.header().entry_type();
         if path == "manifest.json" {
@@ -98,17 +109,19 @@ fn load_within(
         } else if kind.is_dir() {
             put_header(&mut out, &path, EntryType::Directory, 0, None)?;
         } else if kind.is_file() {
-            put_header(&mut out, &path, EntryType::Regular, entry.size(), None)?;
             let size = entry.size();
-            copy_layer(bound, &mut entry, &mut out)?;
+            put_header(&mut out, &path, EntryType::Regular, size, None)?;
+            let kept = copy_layer(bound, &mut entry, &mut out)?;
             pad(&mut out, size)?;
+            held.put(path, kept)?;
         } else if kind.is_symlink() {
             let target = entry.link_name_bytes().unwrap_or_default();
             let target = String::from_utf8_lossy(&target).into_owned();
-            if !is_shared_layer(&path, &target) {
+            let Some(shared) = shared_layer(&path, &target) else {
                 return no(format!("{} is a link where none belongs", short(&path)));
-            }
+            };
             put_header(&mut out, &path, EntryType::Symlink, 0, Some(&target))?;
+            held.put(path, Kept::Link(shared))?;
         } else {
             return no(format!(
                 "{} is neither file, folder nor layer",
@@ -121,25 +134,132 @@ fn load_within(
             "the archive has no manifest.json: make it with docker save, or use docker import for a file system",
         );
     };
+    for image in &images {
+        held.check(image)?;
+    }
+    // Before this the engine unpacks, and begins nothing.
     finish(out)?;
-    Ok(images)
+    Ok(images.into_iter().map(|image| image.names).collect())
+}
+
+/// One image of an archive.
+struct Listed {
+    config: String,
+    layers: Vec<String>,
+    names: Vec<Reference>,
+}
+
+/// What a file of an archive is, as far as it matters.
+enum Kept {
+    /// A file: its digest, unpacked, and its text where it could be an image's configuration.
+    File {
+        digest: String,
+        text: Option<Vec<u8>>,
+    },
+    /// Another file, which is a layer.
+    Link(String),
+}
+
+/// What an archive held, by path; the last of two counts, as it does for the engine.
+#[derive(Default)]
+struct Held {
+    files: HashMap<String, Kept>,
+    texts: usize,
+}
+
+impl Held {
+    fn put(&mut self, path: String, kept: Kept) -> Result<(), ArchiveError> {
+        if let Kept::File {
+            text: Some(text), ..
+        } = &kept
+        {
+            self.texts += text.len();
+        }
+        if self.files.len() >= FILES_MAX || self.texts > TEXTS_MAX {
+            return no("the archive has too many files");
+        }
+        self.files.insert(path, kept);
+        Ok(())
+    }
+
+    /// The digest of a layer's file.
+    fn digest(&self, path: &str) -> Option<&str> {
+        let file = match self.files.get(path)? {
+            Kept::Link(shared) => self.files.get(shared)?,
+            file @ Kept::File { .. } => file,
+        };
+        match file {
+            Kept::File { digest, .. } => Some(digest),
+            Kept::Link(_) => None,
+        }
+    }
+
+    /// Whether an image's configuration names the very layers that came with it.
+    fn check(&self, image: &Listed) -> Result<(), ArchiveError> {
+        let Some(Kept::File {
+            text: Some(text), ..
+        }) = self.files.get(&image.config)
+        else {
+            return no(format!(
+                "{} is no image's configuration",
+                short(&image.config)
+            ));
+        };
+        let named = diff_ids(text)?;
+        let held: Vec<_> = image.layers.iter().map(|l| self.digest(l)).collect();
+        if named.len() != held.len() || !named.iter().zip(held).all(|(n, h)| h == Some(n)) {
+            return no(format!(
+                "{} names layers that are not in the archive",
+                short(&image.config)
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// The digests of an image's layers, lowest first. A key that the engine would take for one of these is
+/// not accepted in their stead.
+fn diff_ids(config: &[u8]) -> Result<Vec<String>, ArchiveError> {
+    let wrong = || ArchiveError::Unacceptable("an image's configuration cannot be read".to_owned());
+    let exactly = |map: &std::collections::BTreeMap<String, Json>, name: &str| {
+        map.keys().all(|key| key == name || fold(key) != name)
+    };
+    let Ok(Json::Object(config)) = decode(config) else {
+        return Err(wrong());
+    };
+    let Some(Json::Object(rootfs)) = config.get("rootfs") else {
+        return Err(wrong());
+    };
+    if !exactly(&config, "rootfs") || !exactly(rootfs, "diff_ids") {
+        return Err(wrong());
+    }
+    match rootfs.get("diff_ids") {
+        None | Some(Json::Null) => Ok(Vec::new()),
+        Some(Json::Array(items)) => items
+            .iter()
+            .map(|item| match item {
+                Json::Str(text) => Ok(text.clone()),
+                _ => Err(wrong()),
+            })
+            .collect(),
+        Some(_) => Err(wrong()),
+    }
 }
 
 /// Older engines write a layer that two images share once, and link to it.
-fn is_shared_layer(path: &str, target: &str) -> bool {
+fn shared_layer(path: &str, target: &str) -> Option<String> {
     let plain = |text: &str| !text.is_empty() && !matches!(text, "." | "..") && !text.contains('/');
     let named = path.strip_suffix("/layer.tar").is_some_and(plain);
-    let inside = target
-        .strip_prefix("../")
-        .and_then(|t| t.strip_suffix("/layer.tar"));
-    named && inside.is_some_and(plain)
+    let inside = target.strip_prefix("../")?;
+    let folder = inside.strip_suffix("/layer.tar")?;
+    (named && plain(folder)).then(|| inside.to_owned())
 }
 
 /// The list of images, rewritten: one name each, and nothing but what the engine needs.
 fn manifest(
     text: &[u8],
     name: impl Fn(usize) -> String,
-) -> Result<(Vec<u8>, Vec<Vec<Reference>>), ArchiveError> {
+) -> Result<(Vec<u8>, Vec<Listed>), ArchiveError> {
     let wrong = |reason: &str| ArchiveError::Unacceptable(format!("manifest.json: {reason}"));
     let Ok(Json::Array(items)) = decode(text) else {
         return Err(wrong("must be a JSON array"));
@@ -182,7 +302,11 @@ fn manifest(
             references.push(reference);
         }
         images.push(json!({"Config": config, "RepoTags": [name(number)], "Layers": layers}));
-        asked.push(references);
+        asked.push(Listed {
+            config: config.clone(),
+            layers,
+            names: references,
+        });
     }
     let text = serde_json::to_vec(&images).expect("texts always serialise");
     Ok((text, asked))
@@ -300,7 +424,7 @@ fn context_within(
     let mut found = false;
     for entry in archive.entries()? {
         let mut entry = entry?;
-        if entry.path_bytes().iter().all(|b| b"./".contains(b)) {
+        if is_root(&entry.path_bytes()) {
             continue;
         }
         let path = inner_path(&entry.path_bytes())?;
@@ -409,6 +533,11 @@ fn plain_header(from: &Header) -> io::Result<Header> {
     header.set_gid(from.gid().unwrap_or(0));
     header.set_mtime(from.mtime().unwrap_or(0));
     Ok(header)
+}
+
+/// Whether an entry is the folder that all others are in.
+fn is_root(path: &[u8]) -> bool {
+    matches!(path, b"." | b"./" | b"/")
 }
 
 /// A path inside an archive: `./a//b` is `a/b`, and there is no way up.
@@ -520,24 +649,76 @@ fn copy_layer(
     bound: &Bound,
     entry: &mut impl Read,
     out: &mut impl Write,
-) -> Result<(), ArchiveError> {
+) -> Result<Kept, ArchiveError> {
     let (first, whole) = peek(entry)?;
     if let Some((_, by)) = PACKED.iter().find(|(magic, _)| first.starts_with(magic)) {
         return no(format!(
             "a layer is packed with {by}: save the image with unpacked layers"
         ));
     }
+    let mut seen = Digested::default();
     let mut tee = Tee {
         from: whole,
         to: out,
     };
     if first.starts_with(b"\x1f\x8b") {
-        let mut inside = bound.count(MultiGzDecoder::new(&mut tee));
+        let unpacked = bound.count(MultiGzDecoder::new(&mut tee));
+        let mut inside = Tee {
+            from: unpacked,
+            to: &mut seen,
+        };
         check_tar(&mut inside)?;
+        rest(&mut inside)?;
+        rest(&mut tee)?;
     } else {
-        check_tar(&mut tee)?;
+        let mut inside = Tee {
+            from: tee,
+            to: &mut seen,
+        };
+        check_tar(&mut inside)?;
+        rest(&mut inside)?;
     }
-    rest(&mut tee)
+    Ok(seen.kept(first.first() == Some(&b'{')))
+}
+
+/// The digest of what is written, and the text while it is small.
+#[derive(Default)]
+struct Digested {
+    digest: Sha256,
+    text: Vec<u8>,
+    long: bool,
+}
+
+impl Digested {
+    fn kept(self, is_text: bool) -> Kept {
+        let digest: String = self
+            .digest
+            .finalize()
+            .iter()
+            .map(|b| format!("{b:02x}"))
+            .collect();
+        Kept::File {
+            digest: format!("sha256:{digest}"),
+            text: (is_text && !self.long).then_some(self.text),
+        }
+    }
+}
+
+impl Write for Digested {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.digest.update(bytes);
+        self.long |= (self.text.len() + bytes.len()) as u64 > MANIFEST_MAX;
+        if self.long {
+            self.text = Vec::new();
+        } else {
+            self.text.extend_from_slice(bytes);
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 fn copy_tar(from: &mut impl Read, to: &mut impl Write) -> Result<(), ArchiveError> {
@@ -689,6 +870,23 @@ mod tests {
             .collect()
     }
 
+    fn config_of(layers: &[&[u8]]) -> String {
+        let ids: Vec<String> = layers
+            .iter()
+            .map(|layer| {
+                let hex: String = Sha256::digest(layer)
+                    .iter()
+                    .map(|b| format!("{b:02x}"))
+                    .collect();
+                format!("\"sha256:{hex}\"")
+            })
+            .collect();
+        format!(
+            "{{\"rootfs\":{{\"type\":\"layers\",\"diff_ids\":[{}]}}}}",
+            ids.join(",")
+        )
+    }
+
     const MANIFEST: &[u8] =
         br#"[{"Config":"c.json","RepoTags":["python:3","a/b:1"],"Layers":["l/layer.tar"],"Parent":"sha256:0"}]"#;
 
@@ -703,7 +901,8 @@ mod tests {
     fn a_loaded_archive_names_nothing_but_what_it_is_told() {
         let inner = tar_of(&[File("etc/x", b"1")]);
         let plain = tar_of(&[
-            File("./c.json", b"{}"),
+            Node("./", EntryType::Directory),
+            File("./c.json", config_of(&[&inner]).as_bytes()),
             Node("l", EntryType::Directory),
             File("l/layer.tar", &inner),
             Link("k/layer.tar", "../l/layer.tar"),
@@ -734,27 +933,86 @@ mod tests {
 
     #[test]
     fn tricks_with_a_loaded_archive_are_refused() {
+        let inner = tar_of(&[File("etc/x", b"1")]);
+        let config = config_of(&[&inner]);
+        let with = |extra: Put<'_>| {
+            tar_of(&[
+                File("manifest.json", MANIFEST),
+                File("c.json", config.as_bytes()),
+                File("l/layer.tar", &inner),
+                extra,
+            ])
+        };
+        assert!(loaded(&with(File("other", b"1")), 1 << 20).is_ok());
         let sparse = tar_of(&[Node("x", EntryType::GNUSparse)]);
-        let manifest = |extra: Put<'_>| tar_of(&[File("manifest.json", MANIFEST), extra]);
         for (what, input) in [
             ("no manifest", tar_of(&[File("c.json", b"{}")])),
-            ("a linked manifest", tar_of(&[Link("manifest.json", "x.json"), File("x.json", MANIFEST)])),
-            ("two manifests", manifest(File("./manifest.json", MANIFEST))),
-            ("a way up", manifest(File("a/../../x", b""))),
-            ("a linked folder", manifest(Link("x", "."))),
-            ("a link out", manifest(Link("x/layer.tar", "../../etc/layer.tar"))),
-            ("a file below a link", manifest(File("x/layer.tar/manifest.json", b""))),
-            ("a hard link", manifest(Hard("x", "manifest.json"))),
-            ("a device", manifest(Node("x", EntryType::Char))),
-            ("a sparse layer", manifest(File("l/layer.tar", &sparse))),
-            ("a tenant's space", tar_of(&[File("manifest.json",
-                br#"[{"Config":"c","RepoTags":["plimsoll.invalid/p/u0/docker.io/library/x:1"],"Layers":[]}]"#)])),
-            ("a key twice", tar_of(&[File("manifest.json",
-                br#"[{"Config":"c","RepoTags":[],"RepoTags":["x:1"],"Layers":[]}]"#)])),
+            (
+                "a linked manifest",
+                tar_of(&[
+                    Link("manifest.json", "x.json"),
+                    File("x.json", MANIFEST),
+                    File("c.json", config.as_bytes()),
+                    File("l/layer.tar", &inner),
+                ]),
+            ),
+            ("two manifests", with(File("./manifest.json", MANIFEST))),
+            ("a way up", with(File("a/../../x", b""))),
+            ("a linked folder", with(Link("x", "."))),
+            ("a link out", with(Link("x/layer.tar", "../../etc/layer.tar"))),
+            (
+                "a file below a link",
+                with(File("x/layer.tar/manifest.json", b"")),
+            ),
+            ("a hard link", with(Hard("x", "manifest.json"))),
+            ("a device", with(Node("x", EntryType::Char))),
+            ("a sparse layer", with(File("x/layer.tar", &sparse))),
+            (
+                "a tenant's space",
+                with(File("manifest.json",
+                    br#"[{"Config":"c","RepoTags":["plimsoll.invalid/p/u0/docker.io/library/x:1"],"Layers":[]}]"#)),
+            ),
+            ("another layer in its place", with(File("l/layer.tar", b"x"))),
+            ("a link in its place", with(Link("l/layer.tar", "../k/layer.tar"))),
+            (
+                "another configuration",
+                with(File("c.json", config_of(&[&inner, &inner]).as_bytes())),
+            ),
             ("bzip2", b"BZh91AY".to_vec()),
             ("nothing", Vec::new()),
         ] {
             assert!(loaded(&input, 1 << 20).is_err(), "{what}");
+        }
+    }
+
+    #[test]
+    fn a_layer_is_not_had_by_knowing_its_digest() {
+        let theirs = tar_of(&[File("secret", b"1")]);
+        let known = config_of(&[&theirs]);
+        let mine = tar_of(&[File("x", b"1")]);
+        for (what, config) in [
+            ("its digest alone", known.clone()),
+            ("in other letters", known.replace("rootfs", "RootFS")),
+            (
+                "beside its own",
+                config_of(&[&mine]).replacen(
+                    '{',
+                    &format!("{{\"rootF\u{17f}\":{},", &known[10..known.len() - 1]),
+                    1,
+                ),
+            ),
+            ("inside", known.replace("diff_ids", "DIFF_IDS")),
+        ] {
+            let input = tar_of(&[
+                File("c.json", config.as_bytes()),
+                File("l/layer.tar", &mine),
+                File("manifest.json", MANIFEST),
+            ]);
+            let mut out = Vec::new();
+            let loaded = load(&input[..], &mut out, 1 << 20, |n| format!("mine:{n}"));
+            assert!(loaded.is_err(), "{what}");
+            // The engine is not told that the archive is complete.
+            assert!(!out.ends_with(&[0; 1024]), "{what}");
         }
     }
 

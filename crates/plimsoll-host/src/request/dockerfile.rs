@@ -245,16 +245,17 @@ fn instruction(line: &str) -> Result<Instruction, Unacceptable> {
     }
 }
 
-/// The flags in front of an instruction's words, and the words.
+/// The flags in front of an instruction's words, and the words. Unlike an instruction's name they end at
+/// any space that Unicode knows.
 fn flags(mut rest: &str) -> Result<(Vec<&str>, &str), Unacceptable> {
     let mut flags = Vec::new();
     while rest.starts_with("--") {
-        let (flag, after) = rest.split_once(SPACES).unwrap_or((rest, ""));
+        let (flag, after) = rest.split_once(char::is_whitespace).unwrap_or((rest, ""));
         if flag.contains(['"', '\'', '\\', '`']) {
             return no(format!("{} must be written without quotes", short(flag)));
         }
         flags.push(flag);
-        rest = after.trim_start_matches(SPACES);
+        rest = after.trim_start();
         if flag == "--" {
             break;
         }
@@ -269,7 +270,7 @@ fn from(rest: &str) -> Result<(String, Option<String>), Unacceptable> {
     if let Some(flag) = flags.iter().find(|f| !f.starts_with("--platform=")) {
         return no(format!("FROM has no flag {}", short(flag)));
     }
-    let words: Vec<&str> = rest.split(SPACES).filter(|w| !w.is_empty()).collect();
+    let words: Vec<&str> = rest.split_whitespace().collect();
     match words.as_slice() {
         [image] => Ok(((*image).to_owned(), None)),
         [image, as_word, alias] if as_word.eq_ignore_ascii_case("as") => {
@@ -535,6 +536,9 @@ mod tests {
             "FROM x\nCOPY --from=0 /a /b\n",
             "FROM x\nCOPY --from=$S /a /b\n",
             "FROM x\nCOPY --fr\"om=secret\" /a /b\n",
+            "FROM x\nCOPY --chown=1 \u{a0}--from=secret /a /b\n",
+            "FROM x\nCOPY \u{a0}--chown=1\u{2003}--from=secret /a /b\n",
+            "FROM x\nCOPY\u{a0}--from=secret /a /b\n",
             "FROM x\nCOPY --from=sec\\ret /a /b\n",
             "FROM sec\\\nret\n",
             "# escape=`\nFROM x\nRUN a \\\nFROM secret\n",

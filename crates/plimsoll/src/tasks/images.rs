@@ -24,7 +24,7 @@ pub struct Mended {
     pub charged: usize,
     /// References that were taken away: of uploads that never ended, and of users that are gone.
     pub removed: usize,
-    /// Pushes that were ended.
+    /// Pushes and pulls that were ended.
     pub pushes: usize,
 }
 
@@ -81,15 +81,14 @@ fn owner(app: &App, tag: &str) -> Option<UserId> {
 
 async fn end_pushes(app: &App, mended: &mut Mended) -> Result<(), ImageError> {
     for push in app.store.pushes()? {
-        let repository = push.reference.rsplit_once(':').map_or("", |(r, _)| r);
-        let key = format!("push {repository}");
+        let key = images::passing_lock(&push.reference);
         let lock = app.container_locks.lock(&key);
-        // Held by whoever is pushing.
+        // Held by whoever is at it.
         let Ok(_held) = tokio::time::timeout(LOCK_PATIENCE, lock).await else {
             continue;
         };
         if app.store.pushes()?.contains(&push) {
-            images::end_push(app, &push).await?;
+            images::end_passing(app, &push, &[]).await?;
             mended.pushes += 1;
         }
     }

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::arrive::Arrival;
 use super::commit::{changes, no_room};
 use super::find::{By, find};
-use super::pipe::{self, converted, uploaded};
+use super::pipe::{self, converted, converted_within, uploaded};
 use super::target;
 use crate::gateway::answer::{self, Body};
 use crate::gateway::refused::Refused;
@@ -52,6 +52,11 @@ pub(in crate::gateway) async fn load(mut call: Call) -> Result<Response<Body>, R
     let upload = call.upload.ok_or(Refused::EngineNonsense)?;
     let (app, user, place) = (call.app, call.user, call.place);
     let done = tokio::spawn(async move {
+        // One after the other: each may bring as much as there is room for.
+        let _turn = app
+            .container_locks
+            .lock(&format!("upload {}", user.id))
+            .await;
         let _slot = place.large_body().await;
         let most = match most(&app, &user).await {
             Ok(most) => most,
@@ -164,6 +169,11 @@ pub(in crate::gateway) async fn import(
     };
     let (app, user, place) = (call.app, call.user, call.place);
     let done = tokio::spawn(async move {
+        // One after the other: each may bring as much as there is room for.
+        let _turn = app
+            .container_locks
+            .lock(&format!("upload {}", user.id))
+            .await;
         let _slot = place.large_body().await;
         let arrival = Arrival::begin(&app, &user)?;
         let query = QueryBuilder::new()
@@ -227,13 +237,14 @@ pub(in crate::gateway) async fn save(
     let path = format!("/images/get{}", query.finish());
     let response = upstream::follow(&call.app, &path).await?;
     let body = BodyExt::map_err(response.into_body(), BoxError::from);
-    let (body, _) = converted(body, move |from, to| {
+    let body = converted_within(call.place, body, move |from, to| {
         archive::save(from, to, |name| match eyes.space.standing(name) {
             Standing::Own(reference) => Some(reference.short()),
             Standing::Outside(reference) if eyes.is_public(&reference) => Some(reference.short()),
             _ => None,
         })
-    });
+    })
+    .await?;
     let mut response = Response::new(body);
     response
         .headers_mut()

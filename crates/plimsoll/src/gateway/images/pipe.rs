@@ -1,6 +1,7 @@
 //! Archives on their way through: read and written on a thread of its own, between two bounded channels.
 
 use std::io::{self, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use plimsoll_host::request::archive::ArchiveError;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
+use crate::gateway::Place;
 use crate::gateway::answer;
 use crate::gateway::refused::Refused;
 
@@ -58,6 +60,29 @@ where
     });
     let work = Work { sender, worker };
     (StreamBody::new(body).boxed_unsync(), work)
+}
+
+/// [`converted`], for a download: it begins when its caller has few others, and counts among them until
+/// it is over.
+pub(in crate::gateway) async fn converted_within<B, F>(
+    place: Arc<Place>,
+    source: B,
+    work: F,
+) -> Result<RequestBody, Refused>
+where
+    B: HttpBody<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+    F: FnOnce(&mut Reader, &mut Writer) -> Result<(), ArchiveError> + Send + 'static,
+{
+    let (begun, body) = tokio::sync::oneshot::channel();
+    tokio::spawn(async move {
+        let _slot = place.large_body().await;
+        let (body, work) = converted(source, work);
+        if begun.send(body).is_ok() {
+            let _ = work.worker.await;
+        }
+    });
+    body.await.map_err(|_| Refused::EngineNonsense)
 }
 
 /// An archive that is being passed on.

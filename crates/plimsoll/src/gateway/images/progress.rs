@@ -23,6 +23,8 @@ const LINE_MAX: usize = 4 << 20;
 #[derive(Debug, Clone)]
 pub(in crate::gateway) struct Progress {
     lines: mpsc::Sender<Value>,
+    /// A client that does not keep up misses lines, in place of holding up what others wait for.
+    lossy: bool,
 }
 
 impl Progress {
@@ -30,11 +32,25 @@ impl Progress {
     pub(in crate::gateway) fn silent() -> Self {
         let (lines, mut waiting) = mpsc::channel(LINES);
         tokio::spawn(async move { while waiting.recv().await.is_some() {} });
-        Self { lines }
+        Self { lines, lossy: true }
+    }
+
+    /// The same place, for work that others wait for.
+    pub(in crate::gateway) fn lossy(&self) -> Self {
+        Self {
+            lines: self.lines.clone(),
+            lossy: true,
+        }
     }
 
     /// Tells something. False when nobody listens any more.
     pub(in crate::gateway) async fn tell(&self, line: Value) -> bool {
+        if self.lossy {
+            return !matches!(
+                self.lines.try_send(line),
+                Err(mpsc::error::TrySendError::Closed(_))
+            );
+        }
         self.lines.send(line).await.is_ok()
     }
 
@@ -98,7 +114,10 @@ where
     F: Future<Output = Result<(), Refused>> + Send + 'static,
 {
     let (lines, waiting) = mpsc::channel::<Value>(LINES);
-    let told = Progress { lines };
+    let told = Progress {
+        lines,
+        lossy: false,
+    };
     let worked = work(told.clone());
     tokio::spawn(async move {
         if let Err(refused) = worked.await {

@@ -13,7 +13,7 @@ use plimsoll_host::engine::{empty, full};
 use plimsoll_host::request::image_reference::{Reference, Version};
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_host::request::registry::{Credentials, allows, allows_host};
-use plimsoll_store::{Push, User};
+use plimsoll_store::{Push, StoreError, User};
 use serde_json::{Value, json};
 
 use super::arrive::Arrival;
@@ -208,59 +208,104 @@ async fn fetch(
     arrival: &Arrival,
     told: &Progress,
 ) -> Result<(), Refused> {
-    let pinned = format!("{}@{digest}", wanted.repository());
-    let _one_at_a_time = app.container_locks.lock(&format!("pull {pinned}")).await;
-    let was_there = app.engine.image_inspect(&pinned).await?.is_some();
-    if !was_there {
-        told.tell(json!({"status": format!("Pulling from {}", wanted.path), "id": wanted.version.to_string().trim_start_matches([':', '@'])})).await;
-        let query = QueryBuilder::new()
-            .str("fromImage", &wanted.repository())
-            .str("tag", digest)
-            .finish();
-        let auth = credentials.header();
-        let sent = app
-            .engine
-            .send(
-                Method::POST,
-                &format!("/images/create{query}"),
-                &[(AUTH, &auth)],
-                empty(),
-                None,
-            )
-            .await?;
-        let response = answer::accepted(sent).await?;
-        let mut sizes: HashMap<String, u64> = HashMap::new();
-        let pulled = told.relay(response.into_body(), move |line| {
-            // Packed, so at most what they will take.
-            if line["status"] == "Downloading"
-                && let (Some(layer), Some(total)) = (line["id"].as_str(), line["progressDetail"]["total"].as_u64())
-            {
-                sizes.insert(layer.to_owned(), total);
-                if sizes.values().fold(0u64, |a, b| a.saturating_add(*b)) > most {
-                    return Err(Refused::denied(
-                        "quota_exceeded",
-                        format!(
-                            "the pull was stopped: the image is larger than the {} that your storage has room for",
-                            plimsoll_core::Dimension::Storage.show(most)
-                        ),
-                    ));
-                }
+    let passing = Push {
+        reference: format!("{}@{digest}", wanted.repository()),
+        image: String::new(),
+    };
+    let _one_at_a_time = app
+        .container_locks
+        .lock(&images::passing_lock(&passing.reference))
+        .await;
+    if app
+        .engine
+        .image_inspect(&passing.reference)
+        .await?
+        .is_some()
+    {
+        let coming = arrival.reference(0);
+        return Ok(app.engine.image_tag(&passing.reference, &coming).await?);
+    }
+    match app
+        .store
+        .begin_push(passing.clone(), app.clock.now_ms())
+        .await
+    {
+        // Left by a crash; ended by this one.
+        Ok(()) | Err(StoreError::Conflict(_)) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let pulled = async {
+        pull_digest(app, wanted, digest, credentials, most, &told.lossy()).await?;
+        let coming = arrival.reference(0);
+        app.engine.image_tag(&passing.reference, &coming).await?;
+        Ok(())
+    }
+    .await;
+    end(app, &passing, &[]).await;
+    pulled
+}
+
+async fn pull_digest(
+    app: &App,
+    wanted: &Reference,
+    digest: &str,
+    credentials: &Credentials,
+    most: u64,
+    told: &Progress,
+) -> Result<(), Refused> {
+    let version = wanted.version.to_string();
+    let line = json!({
+        "status": format!("Pulling from {}", wanted.path),
+        "id": version.trim_start_matches([':', '@']),
+    });
+    told.tell(line).await;
+    let query = QueryBuilder::new()
+        .str("fromImage", &wanted.repository())
+        .str("tag", digest)
+        .finish();
+    let auth = credentials.header();
+    let path = format!("/images/create{query}");
+    let sent = app
+        .engine
+        .send(Method::POST, &path, &[(AUTH, &auth)], empty(), None)
+        .await?;
+    let response = answer::accepted(sent).await?;
+    let mut sizes: HashMap<String, u64> = HashMap::new();
+    let show = move |line: Value| {
+        // Packed, so at most what they will take.
+        let total = line["progressDetail"]["total"].as_u64();
+        if line["status"] == "Downloading"
+            && let (Some(layer), Some(total)) = (line["id"].as_str(), total)
+        {
+            sizes.insert(layer.to_owned(), total);
+            if sizes.values().fold(0, |a: u64, b| a.saturating_add(*b)) > most {
+                return Err(Refused::denied(
+                    "quota_exceeded",
+                    format!(
+                        "the pull was stopped: the image is larger than the {} that your storage has room for",
+                        plimsoll_core::Dimension::Storage.show(most)
+                    ),
+                ));
             }
-            let status = line["status"].as_str().unwrap_or_default();
-            let ours = status.starts_with("Pulling from") || status.starts_with("Digest:") || status.starts_with("Status:");
-            Ok((!ours).then_some(line))
-        });
-        pulled.await?;
-    }
-    app.engine.image_tag(&pinned, &arrival.reference(0)).await?;
-    if !was_there && let Err(error) = app.engine.image_untag(&pinned).await {
+        }
+        // These name the digest; we say what came of it ourselves.
+        let status = line["status"].as_str().unwrap_or_default();
+        let theirs = ["Pulling from", "Digest:", "Status:"];
+        Ok((!theirs.iter().any(|t| status.starts_with(t))).then_some(line))
+    };
+    told.relay(response.into_body(), show).await
+}
+
+/// Ends what went through the engine under a name of its own.
+async fn end(app: &App, passing: &Push, keep: &[String]) {
+    if let Err(error) = images::end_passing(app, passing, keep).await {
         tracing::warn!(
-            pinned,
+            reference = passing.reference,
             error = in_full(&error),
-            "a pulled digest stays on the engine"
+            "left to the reconciler"
         );
+        app.wake.reconcile.notify_one();
     }
-    Ok(())
 }
 
 pub(in crate::gateway) async fn push(
@@ -292,42 +337,38 @@ pub(in crate::gateway) async fn push(
     }
     let app = call.app;
     Ok(progress(move |told| async move {
-        // One at a time through one repository: what a push leaves behind is then its own.
-        let _one_at_a_time = app
-            .container_locks
-            .lock(&format!("push {}", wanted.repository()))
-            .await;
         let push = Push {
             reference: wanted.to_string(),
             image: found.id,
         };
+        // One at a time through one repository: what a push leaves behind is then its own.
+        let _one_at_a_time = app
+            .container_locks
+            .lock(&images::passing_lock(&push.reference))
+            .await;
         let taken = app.engine.image_inspect(&push.reference).await?;
         if taken.is_some_and(|image| image.id != push.image) {
             return Err(in_the_way(&wanted));
         }
-        let public = Eyes::of(&app, call.user.id)?
-            .see(&found.image.repo_tags)
-            .public
-            .contains(&wanted);
-        if public {
-            return send(&app, &wanted, &credentials, &told).await;
+        let Some(image) = app.engine.image_inspect(&push.image).await? else {
+            return Err(Refused::NotFound(format!(
+                "No such image: {}",
+                wanted.short()
+            )));
+        };
+        let eyes = Eyes::of(&app, call.user.id)?;
+        if eyes.see(&image.repo_tags).public.contains(&wanted) {
+            return send(&app, &wanted, &credentials, &told.lossy()).await;
         }
         app.store
             .begin_push(push.clone(), app.clock.now_ms())
             .await?;
         let sent = async {
             app.engine.image_tag(&push.image, &push.reference).await?;
-            send(&app, &wanted, &credentials, &told).await
+            send(&app, &wanted, &credentials, &told.lossy()).await
         }
         .await;
-        if let Err(error) = images::end_push(&app, &push).await {
-            tracing::warn!(
-                reference = push.reference,
-                error = in_full(&error),
-                "left to the reconciler"
-            );
-            app.wake.reconcile.notify_one();
-        }
+        end(&app, &push, &image.repo_digests).await;
         sent
     }))
 }
