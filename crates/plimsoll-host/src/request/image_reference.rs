@@ -97,6 +97,9 @@ impl Reference {
             (None, Some(tag)) if !is_tag(tag) => {
                 return Err(bad("a tag is at most 128 of [a-zA-Z0-9_.-]"));
             }
+            (None, Some(tag)) if digest_of(tag).is_some() => {
+                return Err(bad("such a tag stands for a digest"));
+            }
             (None, tag) => Version::Tag(tag.unwrap_or("latest").to_owned()),
         };
         // The engine reads 64 digits alone as an id.
@@ -200,11 +203,14 @@ impl Space {
         format!("{}{domain}/{}", self.prefix, reference.path)
     }
 
-    /// A reference as it is here; `None` for a digest, which has no place of its own.
+    /// A reference as it is here. The engine gives digests to nobody, so here they are tags.
     #[must_use]
-    pub fn place(&self, reference: &Reference) -> Option<String> {
-        let tag = reference.tag()?;
-        Some(format!("{}:{tag}", self.repository(reference)))
+    pub fn place(&self, reference: &Reference) -> String {
+        let tag = match &reference.version {
+            Version::Tag(tag) => tag.clone(),
+            Version::Digest(digest) => digest.replace(':', "-"),
+        };
+        format!("{}:{tag}", self.repository(reference))
     }
 
     /// The reference that keeps an image, whatever names it loses.
@@ -235,6 +241,13 @@ impl Space {
                 Some(("coming", _)) => Standing::Coming,
                 _ => Standing::Foreign,
             };
+        };
+        let rest = match rest.rsplit_once(':') {
+            Some((name, tag)) => match digest_of(tag) {
+                Some(digest) => format!("{name}@{digest}"),
+                None => rest.to_owned(),
+            },
+            None => rest.to_owned(),
         };
         match Reference::parse(&format!("{}/{rest}", domain.replace('_', ":"))) {
             Ok(reference) => Standing::Own(reference),
@@ -278,6 +291,12 @@ fn is_tag(text: &str) -> bool {
         && text
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+}
+
+/// The digest that a tag in a space stands for.
+fn digest_of(tag: &str) -> Option<String> {
+    let digest = tag.replacen('-', ":", 1);
+    is_digest(&digest).then_some(digest)
 }
 
 /// Whether a text is an image's or a manifest's digest.
@@ -358,6 +377,7 @@ mod tests {
             "a/../b",
             "plimsoll.invalid/plimsoll/u0/docker.io/library/x",
             "plimsoll.invalid/x:y",
+            &format!("busybox:sha256-{}", "0".repeat(64)),
             &"a".repeat(200),
             &"0".repeat(64),
         ] {
@@ -377,10 +397,11 @@ mod tests {
             "reg.lab:5000/a/b:2",
             "localhost:5000/x",
             "docker.io/a/b/c:1",
+            &format!("busybox@sha256:{}", "0".repeat(64)),
         ] {
             let reference = Reference::parse(text).unwrap();
-            let place = ada.place(&reference).unwrap();
-            assert_ne!(Some(&place), ben.place(&reference).as_ref());
+            let place = ada.place(&reference);
+            assert_ne!(place, ben.place(&reference));
             assert_eq!(
                 ada.standing(&place),
                 Standing::Own(reference.clone()),

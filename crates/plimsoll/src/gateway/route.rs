@@ -103,7 +103,15 @@ async fn dispatch(
     if parts == ["_ping"] {
         return system::ping(app, &method).await;
     }
-    let user = identity::caller(app, peer).await?;
+    let user = match identity::caller(app, peer).await {
+        Ok(user) => user,
+        Err(refused) => {
+            if let Some(upload) = upload {
+                images::pipe::drain(upload).await;
+            }
+            return Err(refused);
+        }
+    };
     if method == Method::OPTIONS {
         return Ok(answer::status(StatusCode::OK));
     }

@@ -58,15 +58,21 @@ pub async fn reconcile(app: &App) -> Result<Mended, ImageError> {
     let charged = app.store.reservations(filter).await?;
     let mut users: BTreeSet<UserId> = spaces.keys().copied().collect();
     users.extend(charged.iter().map(|r| r.user));
+    // What is wrong with one user's images is in nobody else's way.
+    let mut failed = None;
     for id in users {
         let references = spaces.get(&id).map(Vec::as_slice).unwrap_or_default();
-        match app.store.user(&id.to_string()) {
-            Ok(user) => mend(app, &user, &listed, references, &mut mended).await?,
-            Err(StoreError::NotFound { .. }) => remove(app, references, &mut mended).await,
-            Err(error) => return Err(error.into()),
-        }
+        let done = match app.store.user(&id.to_string()) {
+            Ok(user) => mend(app, &user, &listed, references, &mut mended).await,
+            Err(StoreError::NotFound { .. }) => {
+                remove(app, references, &mut mended).await;
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        };
+        failed = failed.or(done.err());
     }
-    Ok(mended)
+    failed.map_or(Ok(mended), Err)
 }
 
 /// Whose space a reference is in, if it is one of this server's.

@@ -14,6 +14,9 @@ use crate::images::{self, Eyes};
 use crate::state::{App, InFlightGuard};
 use crate::tasks::in_full;
 
+/// The most names of images one user has: the engine reads and writes all names at once.
+const NAMES_MAX: usize = 1000;
+
 /// References for what is on its way in, until dropped. The reconciler leaves them alone meanwhile.
 #[derive(Debug)]
 pub(in crate::gateway) struct Arrival {
@@ -94,7 +97,19 @@ pub(super) async fn take(
     images: &[(String, Vec<Reference>)],
     _held: &OwnedMutexGuard<()>,
 ) -> Result<(), Refused> {
-    let space = Eyes::of(app, user.id)?.space;
+    let eyes = Eyes::of(app, user.id)?;
+    let space = &eyes.space;
+    let listed = app.engine.images().await?;
+    let names: usize = listed
+        .iter()
+        .map(|i| eyes.see(&i.repo_tags).own.len())
+        .sum();
+    if names >= NAMES_MAX {
+        return Err(Refused::denied(
+            "policy",
+            format!("you have {NAMES_MAX} names of images: remove some first (docker rmi)"),
+        ));
+    }
     let mut new = Vec::new();
     let admitted = async {
         for (id, _) in images {
@@ -117,8 +132,8 @@ pub(super) async fn take(
         return Err(refused);
     }
     for (id, names) in images {
-        for place in names.iter().filter_map(|name| space.place(name)) {
-            app.engine.image_tag(id, &place).await?;
+        for name in names {
+            app.engine.image_tag(id, &space.place(name)).await?;
         }
     }
     Ok(())

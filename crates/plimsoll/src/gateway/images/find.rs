@@ -78,6 +78,17 @@ pub(in crate::gateway) async fn find(app: &App, user: &User, name: &str) -> Resu
 }
 
 async fn by_name(app: &App, eyes: &Eyes, reference: &Reference) -> Result<Option<Found>, Refused> {
+    let place = eyes.space.place(reference);
+    if let Some(image) = app.engine.image_inspect(&place).await? {
+        let seen = eyes.see(&image.repo_tags);
+        let by = Some(By::Own(reference.clone()));
+        return Ok(Some(Found {
+            id: image.id.clone(),
+            image,
+            seen,
+            by,
+        }));
+    }
     if let Version::Digest(_) = reference.version {
         // It names the same image for everybody who may see that.
         let image = app.engine.image_inspect(&reference.to_string()).await?;
@@ -91,18 +102,6 @@ async fn by_name(app: &App, eyes: &Eyes, reference: &Reference) -> Result<Option
             }
         });
         return Ok(found.filter(|f| f.seen.is_visible()));
-    }
-    if let Some(place) = eyes.space.place(reference)
-        && let Some(image) = app.engine.image_inspect(&place).await?
-    {
-        let seen = eyes.see(&image.repo_tags);
-        let by = Some(By::Own(reference.clone()));
-        return Ok(Some(Found {
-            id: image.id.clone(),
-            image,
-            seen,
-            by,
-        }));
     }
     if !eyes.is_public(reference) {
         return Ok(None);

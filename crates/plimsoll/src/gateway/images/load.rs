@@ -228,7 +228,7 @@ pub(in crate::gateway) async fn save(
     for name in &wanted {
         let found = find(&call.app, &call.user, name).await?;
         let upstream = match &found.by {
-            Some(By::Own(reference)) => eyes.space.place(reference).unwrap_or(found.id),
+            Some(By::Own(reference)) => eyes.space.place(reference),
             Some(By::Public(reference)) => reference.to_string(),
             None => found.id,
         };
@@ -239,7 +239,7 @@ pub(in crate::gateway) async fn save(
     let body = BodyExt::map_err(response.into_body(), BoxError::from);
     let body = converted_within(call.place, body, move |from, to| {
         archive::save(from, to, |name| match eyes.space.standing(name) {
-            Standing::Own(reference) => Some(reference.short()),
+            Standing::Own(reference) if reference.tag().is_some() => Some(reference.short()),
             Standing::Outside(reference) if eyes.is_public(&reference) => Some(reference.short()),
             _ => None,
         })

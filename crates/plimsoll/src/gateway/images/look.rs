@@ -62,11 +62,12 @@ pub(in crate::gateway) async fn list(mut call: Call) -> Result<Response<Body>, R
     let own: HashSet<Reference> = seen.iter().flat_map(|(_, seen)| seen.own.clone()).collect();
     let mut shown = Vec::new();
     for (mut image, seen) in seen {
-        let mut tags = names_of(&seen, Some(&own));
-        let dangles = tags.is_empty() && seen.is_own();
-        if tags.is_empty() && !dangles {
+        let names = names_of(&seen, Some(&own));
+        let dangles = names.is_empty() && seen.is_own();
+        if names.is_empty() && !dangles {
             continue;
         }
+        let (mut tags, pinned) = parted(names);
         if dangling.is_some_and(|wanted| wanted != dangles) {
             continue;
         }
@@ -76,11 +77,11 @@ pub(in crate::gateway) async fn list(mut call: Call) -> Result<Response<Body>, R
                 continue;
             }
         }
-        let digests = digests_of(&image["RepoDigests"], &eyes, &tags);
+        let digests = digests_of(&image["RepoDigests"], &eyes, &tags, &pinned);
         image["RepoTags"] = if dangles {
             json!(["<none>:<none>"])
         } else {
-            json!(tags.iter().map(Reference::short).collect::<Vec<_>>())
+            shorts(&tags)
         };
         image["RepoDigests"] = if dangles && digests.is_empty() {
             json!(["<none>@<none>"])
@@ -111,9 +112,25 @@ fn names_of(seen: &Seen, own_anywhere: Option<&HashSet<Reference>>) -> Vec<Refer
     names
 }
 
-/// The digests that belong to shown names.
-fn digests_of(digests: &Value, eyes: &Eyes, tags: &[Reference]) -> Vec<String> {
-    texts(digests)
+/// Names by tag, and names by digest.
+fn parted(names: Vec<Reference>) -> (Vec<Reference>, Vec<Reference>) {
+    names.into_iter().partition(|name| name.tag().is_some())
+}
+
+fn shorts(names: &[Reference]) -> Value {
+    json!(names.iter().map(Reference::short).collect::<Vec<_>>())
+}
+
+/// The digests an image is known by: pinned ones, and those that belong to shown names.
+fn digests_of(
+    digests: &Value,
+    eyes: &Eyes,
+    tags: &[Reference],
+    pinned: &[Reference],
+) -> Vec<String> {
+    let mut known: Vec<String> = pinned.iter().map(Reference::short).collect();
+    let theirs = texts(digests);
+    let theirs = theirs
         .iter()
         .filter_map(|digest| match eyes.space.standing(digest) {
             Standing::Outside(reference) => Some(reference),
@@ -123,8 +140,11 @@ fn digests_of(digests: &Value, eyes: &Eyes, tags: &[Reference]) -> Vec<String> {
             tags.iter()
                 .any(|tag| tag.repository() == digest.repository())
         })
-        .map(|digest| digest.short())
-        .collect()
+        .map(|digest| digest.short());
+    known.extend(theirs);
+    known.sort();
+    known.dedup();
+    known
 }
 
 fn texts(value: &Value) -> Vec<String> {
@@ -144,9 +164,9 @@ pub(in crate::gateway) async fn inspect(
     let found = find(&call.app, &call.user, name).await?;
     let mut image = upstream::get(&call.app, &format!("/images/{}/json", found.id)).await?;
     let eyes = Eyes::of(&call.app, call.user.id)?;
-    let tags = names_of(&found.seen, None);
-    image["RepoDigests"] = json!(digests_of(&image["RepoDigests"], &eyes, &tags));
-    image["RepoTags"] = json!(tags.iter().map(Reference::short).collect::<Vec<_>>());
+    let (tags, pinned) = parted(names_of(&found.seen, None));
+    image["RepoDigests"] = json!(digests_of(&image["RepoDigests"], &eyes, &tags, &pinned));
+    image["RepoTags"] = shorts(&tags);
     image["Parent"] = json!("");
     for config in ["Config", "ContainerConfig"] {
         names::clean_labels(&mut image[config]["Labels"]);
@@ -163,10 +183,10 @@ pub(in crate::gateway) async fn history(call: Call, name: &str) -> Result<Respon
     let mut steps = upstream::get(&call.app, &format!("/images/{}/history", found.id)).await?;
     let eyes = Eyes::of(&call.app, call.user.id)?;
     for step in steps.as_array_mut().into_iter().flatten() {
-        let tags = names_of(&eyes.see(&texts(&step["Tags"])), None);
+        let (tags, _) = parted(names_of(&eyes.see(&texts(&step["Tags"])), None));
         step["Tags"] = match tags.as_slice() {
             [] => Value::Null,
-            tags => json!(tags.iter().map(Reference::short).collect::<Vec<_>>()),
+            tags => shorts(tags),
         };
     }
     Ok(answer::json(StatusCode::OK, &steps))

@@ -10,7 +10,7 @@ use std::time::Duration;
 use http::header::{CONTENT_TYPE, HeaderName};
 use http::{HeaderMap, Method, Response, StatusCode};
 use plimsoll_host::engine::{empty, full};
-use plimsoll_host::request::image_reference::{Reference, Version};
+use plimsoll_host::request::image_reference::Reference;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_host::request::registry::{Credentials, allows, allows_host};
 use plimsoll_store::{Push, StoreError, User};
@@ -156,12 +156,9 @@ async fn brought(
 ) -> Result<(), Refused> {
     let arrival = Arrival::begin(app, user)?;
     fetch(app, wanted, digest, credentials, most, &arrival, told).await?;
-    let names = match wanted.version {
-        Version::Tag(_) => vec![wanted.clone()],
-        // Held without a name: a digest has no place in a space.
-        Version::Digest(_) => Vec::new(),
-    };
-    arrival.settle(app, user, vec![names]).await?;
+    arrival
+        .settle(app, user, vec![vec![wanted.clone()]])
+        .await?;
     for status in [
         format!("Digest: {digest}"),
         format!("Status: Downloaded image for {}", wanted.short()),

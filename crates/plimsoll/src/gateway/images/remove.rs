@@ -72,7 +72,8 @@ async fn remove_found(
     let last = found.seen.own.iter().all(|own| names.contains(own));
     let using = users_of(app, user).await?;
     let mut keep = false;
-    if last && let Some((container, running)) = using.get(&found.id) {
+    let goes = last && found.seen.public.is_empty();
+    if goes && let Some((container, running)) = using.get(&found.id) {
         let container = container.get(..12).unwrap_or(container);
         if *running && found.by.is_none() {
             return Err(conflict(&format!(
@@ -97,7 +98,7 @@ async fn remove_found(
     let space = Eyes::of(app, user.id)?.space;
     let mut gone = Vec::new();
     for one in &names {
-        let place = space.place(one).ok_or(Refused::EngineNonsense)?;
+        let place = space.place(one);
         let said = untag(app, &place, noprune).await?;
         gone.push(json!({"Untagged": one.short()}));
         gone.extend(said);
@@ -205,7 +206,7 @@ pub(in crate::gateway) async fn prune(mut call: Call) -> Result<Response<Body>, 
                 continue;
             }
             for one in &seen.own {
-                let place = eyes.space.place(one).ok_or(Refused::EngineNonsense)?;
+                let place = eyes.space.place(one);
                 gone.push(json!({"Untagged": one.short()}));
                 gone.extend(untag(&app, &place, false).await?);
             }
