@@ -603,6 +603,53 @@ fn a_build_finds_its_owners_images_and_no_others() {
 }
 
 #[test]
+fn a_context_arrives_as_it_was_sent() {
+    let house = House::new(62_100);
+    let dir = tempfile::tempdir().unwrap();
+    let long = "d".repeat(90) + "/" + &"e".repeat(90);
+    let script = format!(
+        "mkdir -p {long} empty; echo 1 > {long}/f; echo 2 > run; chmod 4751 run; ln -s run link; ln -s /etc/passwd out; \
+         ln run hard; ln -s ../d up; chown 1234:4321 {long}/f; chmod 700 empty; touch -d @1000000000 {long}/f run; \
+         echo ignored > skip; echo skip > .dockerignore; ln -s dangling 'a b'"
+    );
+    let dockerfile = format!(
+        "FROM {IMAGE}\nCOPY . /ctx\nWORKDIR /ctx\nCMD find . -mindepth 1 ! -name Dockerfile | sort | \\\n\
+         while read f; do stat -c \"%n %f %u %g %s %Y %N\" \"$f\"; done\n"
+    );
+    std::fs::write(dir.path().join("Dockerfile"), dockerfile).unwrap();
+    let done = Command::new("sh")
+        .args(["-c", &script])
+        .current_dir(dir.path())
+        .status()
+        .unwrap();
+    assert!(done.success());
+    let context = Command::new("tar")
+        .arg("-C")
+        .arg(dir.path())
+        .args(["-cz", "."])
+        .output()
+        .unwrap()
+        .stdout;
+    let direct = Tenant {
+        uid: 0,
+        host: common::engine(),
+    };
+    let name = format!("plimsoll-{}/direct", house.server.instance());
+    let said = fed(&direct, &["build", "-q", "-t", &name, "-"], &context);
+    assert_eq!(said.code, 0, "{said:?}");
+    let said = fed(&house.ada, &["build", "-q", "-t", "ctx", "-"], &context);
+    assert_eq!(said.code, 0, "{said:?}");
+    let expected = direct.ok(&["run", "--rm", &name]);
+    direct.ok(&["rmi", &name]);
+    let got = house.ada.ok(&["run", "--rm", "--memory", "64m", "ctx"]);
+    assert!(
+        expected.contains("41c0") && expected.contains("./hard"),
+        "{expected}"
+    );
+    assert_eq!(got, expected);
+}
+
+#[test]
 fn a_build_is_charged_while_it_runs_and_leaves_nothing_it_does_not_own() {
     let house = House::new(62_050);
     let ada = &house.ada;
@@ -723,6 +770,16 @@ fn what_a_crash_leaves_is_mended() {
     }
     wait_for("the charge to follow", || {
         (house.storage("ada") == 0).then_some(())
+    });
+    // Who is gone leaves no images.
+    make(&house.ben, "bens:1", "bens");
+    let (status, _) = house
+        .server
+        .api("DELETE", "/api/users/ben?drain=true", None);
+    assert_eq!(status, 202);
+    wait_for("a drained user to go with their images", || {
+        let gone = house.server.api("GET", "/api/users/ben", None).0 == 404;
+        (gone && house.references().is_empty()).then_some(())
     });
 }
 

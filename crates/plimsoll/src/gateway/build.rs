@@ -25,6 +25,7 @@ use plimsoll_store::{Claim, NewReservation, ObjectKind, Origin, TeamChoice, User
 use serde_json::{Value, json};
 
 use super::answer::Body;
+use super::create::{settle_own, team_choice};
 use super::images::{self, Arrival, Progress, pipe};
 use super::refused::Refused;
 use super::route::Call;
@@ -54,10 +55,11 @@ pub(super) async fn build(mut call: Call) -> Result<Response<Body>, Refused> {
         let config =
             config.map_err(|_| Refused::bad("X-Registry-Config", "must be base64".to_owned()))?;
         let logins = Credentials::by_host(config)?;
+        let team = team_choice(&call.app, None, &call.headers)?;
         let most = images::most(&call.app, &call.user).await?;
-        Ok((request, logins, most))
+        Ok((request, logins, team, most))
     };
-    let (request, logins, most) = match judged.await {
+    let (request, logins, team, most) = match judged.await {
         Ok(judged) => judged,
         Err(refused) => {
             pipe::drain(upload).await;
@@ -72,7 +74,7 @@ pub(super) async fn build(mut call: Call) -> Result<Response<Body>, Refused> {
             .lock(&format!("build {}", user.id))
             .await;
         let slot = place.large_body().await;
-        let charge = match Charge::begin(&app, &user, &request).await {
+        let charge = match Charge::begin(&app, &user, team, &request).await {
             Ok(charge) => charge,
             Err(refused) => {
                 pipe::drain(upload).await;
@@ -138,10 +140,13 @@ struct Charge {
 }
 
 impl Charge {
-    async fn begin(app: &Arc<App>, user: &User, request: &BuildRequest) -> Result<Self, Refused> {
-        let path = app
-            .store
-            .path(user.id, TeamChoice::Default, &app.lease.host)?;
+    async fn begin(
+        app: &Arc<App>,
+        user: &User,
+        team: TeamChoice,
+        request: &BuildRequest,
+    ) -> Result<Self, Refused> {
+        let path = app.store.path(user.id, team, &app.lease.host)?;
         let effective = path.effective_limits();
         let defaults = app.store.container_defaults(user.id)?;
         let cpu = request
@@ -199,7 +204,7 @@ impl Charge {
         let mut admission = app.store.reserve(reserve()).await?;
         if admission.reservation.is_none() {
             // One that has just ended must not be in the way.
-            super::create::settle_own(app, user, None).await;
+            settle_own(app, user, None).await;
             admission = app.store.reserve(reserve()).await?;
         }
         let Some(reservation) = admission.reservation else {

@@ -316,7 +316,11 @@ fn path_allows_more(path: &Path) -> bool {
 }
 
 /// The team a claim goes to: by label, by header, else the user's default; `-` is none.
-fn team_choice(app: &App, label: Option<&str>, headers: &HeaderMap) -> Result<TeamChoice, Refused> {
+pub(super) fn team_choice(
+    app: &App,
+    label: Option<&str>,
+    headers: &HeaderMap,
+) -> Result<TeamChoice, Refused> {
     let header = header(headers, "x-plimsoll-team");
     match label.or(header.as_deref()).filter(|text| !text.is_empty()) {
         None => Ok(TeamChoice::Default),

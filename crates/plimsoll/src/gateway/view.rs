@@ -36,13 +36,20 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
             *value = resolve::container(&call.app, &call.user, value)?.id;
         }
     }
-    for value in filters.get_mut("ancestor").into_iter().flatten() {
-        *value = match images::find(&call.app, &call.user, value).await {
-            Ok(found) => found.id,
-            // Nothing is made of an image that is not there.
-            Err(Refused::NotFound(_)) => return Ok(answer::json(StatusCode::OK, &json!([]))),
-            Err(refused) => return Err(refused),
-        };
+    if let Some(wanted) = filters.remove("ancestor") {
+        let mut ids = Vec::new();
+        for name in wanted {
+            match images::find(&call.app, &call.user, &name).await {
+                Ok(found) => ids.push(found.id),
+                Err(Refused::NotFound(_)) => {}
+                Err(refused) => return Err(refused),
+            }
+        }
+        // Nothing is made of images that are not there.
+        if ids.is_empty() {
+            return Ok(answer::json(StatusCode::OK, &json!([])));
+        }
+        filters.insert("ancestor".to_owned(), ids);
     }
     only_mine(&mut filters, &call.app, &call.user);
     let query = QueryBuilder::new()
