@@ -137,7 +137,7 @@ fn tar(files: &[(&str, &str)]) -> Vec<u8> {
 
 #[test]
 fn two_tenants_have_the_same_tags_and_never_meet() {
-    let house = House::new(62_000);
+    let house = House::new(64_000);
     let (ada, ben) = (&house.ada, &house.ben);
     let one = make(ada, "myapp:1", "one");
     let two = make(ben, "myapp:1", "two");
@@ -218,7 +218,7 @@ fn two_tenants_have_the_same_tags_and_never_meet() {
 
 #[test]
 fn what_is_everybodys_stays_as_it_is() {
-    let house = House::new(62_010);
+    let house = House::new(64_010);
     let ada = &house.ada;
     let before = house
         .server
@@ -261,7 +261,7 @@ fn what_is_everybodys_stays_as_it_is() {
 
 #[test]
 fn an_administrator_keeps_an_image_from_tenants() {
-    let house = House::new(62_080);
+    let house = House::new(64_080);
     let (ada, server) = (&house.ada, &house.server);
     // A name of this test's, since the engine's images are everybody's.
     let name = format!("plimsoll-{}/tool:1", server.instance());
@@ -300,7 +300,7 @@ fn an_administrator_keeps_an_image_from_tenants() {
 
 #[test]
 fn images_are_charged_once_and_freed_when_they_go() {
-    let house = House::new(62_020);
+    let house = House::new(64_020);
     let ada = &house.ada;
     make(ada, "one", "one");
     let first = house.storage("ada");
@@ -354,7 +354,7 @@ fn images_are_charged_once_and_freed_when_they_go() {
 
 #[test]
 fn archives_go_out_and_come_back_under_ones_own_names() {
-    let house = House::new(62_030);
+    let house = House::new(64_030);
     let (ada, ben) = (&house.ada, &house.ben);
     make(ada, "app:1", "from-ada");
     let saved = ada.command(&["save", "app:1", IMAGE]).output().unwrap();
@@ -475,7 +475,7 @@ fn built(tenant: &Tenant, options: &[&str], files: &[(&str, &str)]) -> String {
 
 #[test]
 fn a_build_finds_its_owners_images_and_no_others() {
-    let house = House::new(62_040);
+    let house = House::new(64_040);
     let (ada, ben) = (&house.ada, &house.ben);
     make(ada, "base:1", "adas-base");
     make(ben, "base:1", "bens-base");
@@ -604,7 +604,7 @@ fn a_build_finds_its_owners_images_and_no_others() {
 
 #[test]
 fn a_context_arrives_as_it_was_sent() {
-    let house = House::new(62_100);
+    let house = House::new(64_100);
     let dir = tempfile::tempdir().unwrap();
     let long = "d".repeat(90) + "/" + &"e".repeat(90);
     let script = format!(
@@ -651,7 +651,7 @@ fn a_context_arrives_as_it_was_sent() {
 
 #[test]
 fn a_build_is_charged_while_it_runs_and_leaves_nothing_it_does_not_own() {
-    let house = House::new(62_050);
+    let house = House::new(64_050);
     let ada = &house.ada;
     let slow = format!(
         "FROM {IMAGE}\nRUN head -c 500000 /dev/urandom > /a\nRUN sleep 5; cat /sys/fs/cgroup/memory/memory.limit_in_bytes\nRUN false\n"
@@ -733,7 +733,7 @@ fn a_build_is_charged_while_it_runs_and_leaves_nothing_it_does_not_own() {
 #[test]
 fn what_a_crash_leaves_is_mended() {
     let mut house = House::with(
-        62_060,
+        64_060,
         &[
             "--set",
             "reconcile.interval_s=1",
@@ -842,7 +842,7 @@ impl Drop for Registry {
 fn registries_on_the_list_are_reached_and_no_others() {
     let registry = Registry::start();
     let at = registry.address.as_str();
-    let house = House::with(62_070, &["--set", &format!("registries.allow={at}/open")]);
+    let house = House::with(64_070, &["--set", &format!("registries.allow={at}/open")]);
     let (ada, ben) = (&house.ada, &house.ben);
     let home = tempfile::tempdir().unwrap();
     std::os::unix::fs::chown(home.path(), Some(ada.uid), Some(ada.uid)).unwrap();
@@ -988,7 +988,7 @@ fn a_push_that_hangs_shows_nothing_and_a_crash_leaves_nothing() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let name = format!("{}/app:1", silent.local_addr().unwrap());
     let allow = format!("registries.allow={}", silent.local_addr().unwrap());
-    let mut house = House::with(62_090, &["--set", &allow]);
+    let mut house = House::with(64_090, &["--set", &allow]);
     make(&house.ada, &name, "hanging");
     let mut push = house
         .ada
