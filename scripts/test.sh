@@ -69,6 +69,8 @@ step build
 cargo build --locked --workspace --all-targets
 
 step tests
+# What the tests of pulls and pushes push to.
+need_packages docker-registry=docker-registry
 cargo test --locked --workspace --no-fail-fast
 
 step links in the documentation

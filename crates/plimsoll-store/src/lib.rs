@@ -12,6 +12,7 @@ mod clamps;
 mod decisions;
 mod error;
 mod hosts;
+mod images;
 mod lock;
 mod metrics;
 mod migrate;
@@ -31,6 +32,7 @@ use std::time::Duration;
 
 pub use decisions::DecisionCount;
 pub use error::{Result, StoreError};
+pub use images::Push;
 pub use metrics::{Kept, METRICS_FILE, Metrics, Peak, Tick, UsageTotals};
 pub use migrate::SCHEMA_VERSION;
 pub use people::NewMember;

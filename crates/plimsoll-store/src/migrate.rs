@@ -11,11 +11,18 @@ use crate::error::{Result, StoreError};
 use crate::rows::json;
 
 /// Number, name and text of every migration, in order.
-const MIGRATIONS: &[(u32, &str, &str)] = &[(
-    1,
-    "ledger",
-    include_str!("migrations/sqlite_001_ledger.sql"),
-)];
+const MIGRATIONS: &[(u32, &str, &str)] = &[
+    (
+        1,
+        "ledger",
+        include_str!("migrations/sqlite_001_ledger.sql"),
+    ),
+    (
+        2,
+        "images",
+        include_str!("migrations/sqlite_002_images.sql"),
+    ),
+];
 
 /// The schema this version writes.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;

@@ -17,6 +17,7 @@ pub mod engine_facts;
 pub mod engine_tls;
 pub mod folders;
 pub mod gateway;
+pub mod images;
 pub mod install;
 pub mod labels;
 pub mod limits;

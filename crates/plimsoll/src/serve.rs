@@ -105,6 +105,7 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         tasks: TaskBoard::default(),
         wake: Wake::default(),
         container_locks: KeyedLocks::default(),
+        layers: crate::images::Layers::default(),
         in_flight: InFlight::default(),
     }))
 }

@@ -46,6 +46,8 @@ pub struct App {
     pub limits: Limits,
     /// Told whenever certificates may count no more; their open connections then look again.
     pub certs_changed: tokio::sync::watch::Sender<()>,
+    /// What the layers of images take.
+    pub layers: crate::images::Layers,
     /// Reservations of requests that are being forwarded right now; they never expire meanwhile.
     pub in_flight: InFlight,
 }

@@ -365,6 +365,17 @@ fn a_team_has_members_a_pool_and_projects() {
     );
     desk.exits(4, "project delete essay");
     desk.ok("project delete paper");
+    let said = desk.ok("image private tools");
+    assert_eq!(
+        said.trim(),
+        "docker.io/library/tools:latest is kept from tenants"
+    );
+    assert!(
+        desk.ok("image list")
+            .contains("docker.io/library/tools:latest")
+    );
+    desk.ok("image public tools:latest");
+    assert_eq!(desk.json("image list"), json!({"items": []}));
     assert_eq!(desk.json("project list"), json!({"items": []}));
 
     desk.ok("team member remove ml ben");

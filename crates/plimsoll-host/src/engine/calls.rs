@@ -113,7 +113,7 @@ pub(super) fn named<'n>(what: &'static str, name: &'n str) -> Result<&'n str, En
 }
 
 /// An image's reference or id as path segments.
-fn image(name: &str) -> Result<&str, EngineError> {
+pub(super) fn image(name: &str) -> Result<&str, EngineError> {
     let known =
         |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'.' | b'-' | b':' | b'@' | b'/');
     let segments = name

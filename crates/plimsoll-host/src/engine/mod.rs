@@ -12,6 +12,7 @@
 mod calls;
 mod error;
 mod events;
+mod images;
 mod networks;
 mod types;
 
@@ -37,6 +38,7 @@ use tokio::task::JoinHandle;
 
 pub use error::EngineError;
 pub use events::{Event, EventStream};
+pub use images::{ImageHistory, ImageSummary};
 pub use networks::Network;
 pub use types::*;
 

@@ -337,7 +337,7 @@ pub struct ContainerSummary {
 }
 
 /// An image, from `GET /images/{name}/json`.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct ImageInspect {
     /// Its id (`sha256:...`).
@@ -345,6 +345,9 @@ pub struct ImageInspect {
     /// Names it goes by.
     #[serde(default, deserialize_with = "null_default")]
     pub repo_tags: Vec<String>,
+    /// Names with digests.
+    #[serde(default, deserialize_with = "null_default")]
+    pub repo_digests: Vec<String>,
     /// Bytes of all its layers.
     #[serde(default)]
     pub size: u64,
@@ -378,6 +381,9 @@ pub struct ImageConfig {
     /// Labels.
     #[serde(deserialize_with = "null_default")]
     pub labels: BTreeMap<String, String>,
+    /// What runs first in images built on this one.
+    #[serde(deserialize_with = "null_default")]
+    pub on_build: Vec<String>,
     /// Paths that get an anonymous volume each.
     #[serde(deserialize_with = "null_default")]
     pub volumes: BTreeMap<String, serde::de::IgnoredAny>,

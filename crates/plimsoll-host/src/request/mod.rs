@@ -8,14 +8,19 @@
 //! This module must not know quotas (it computes what a container would be charged, not whether
 //! that fits), nor names and owners (the caller resolves them and passes ids in).
 
+pub mod archive;
+pub mod build;
 pub mod create;
+pub mod dockerfile;
 pub mod exec;
+pub mod image_reference;
 pub mod json;
 pub mod limits;
 pub mod network;
 pub mod path;
 pub mod query;
 pub mod refusal;
+pub mod registry;
 mod shared;
 pub mod update;
 

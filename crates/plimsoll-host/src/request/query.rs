@@ -4,6 +4,7 @@
 //! the engine is a [`QueryBuilder`]'s output.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt::Write as _;
 
 use super::json::{self, Json, short};
@@ -14,10 +15,15 @@ const PARAMETERS_MAX: usize = 64;
 /// The most values one filter may have.
 const FILTER_VALUES_MAX: usize = 256;
 
+/// Parameters that clients may give several times.
+const REPEATED: [&str; 3] = ["changes", "names", "t"];
+
 /// A query string being taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Query {
     map: BTreeMap<String, String>,
+    /// Further values of [`REPEATED`] ones.
+    more: BTreeMap<String, Vec<String>>,
 }
 
 /// Filters as the engine knows them: for each key, any of these values.
@@ -35,22 +41,38 @@ impl Query {
     /// a NUL byte or a semicolon outside percent-encoding.
     pub fn parse(query: &str) -> Result<Self, BadRequest> {
         let mut map = BTreeMap::new();
+        let mut more: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        let mut count = 0;
         for pair in query.split('&').filter(|p| !p.is_empty()) {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
             let key = percent_decode(key).map_err(|reason| bad(key, reason))?;
             let value = percent_decode(value).map_err(|reason| bad(&key, reason))?;
-            if map.contains_key(&key) {
-                return Err(bad(&key, "is given twice"));
+            match map.entry(key) {
+                Entry::Vacant(free) => {
+                    free.insert(value);
+                }
+                Entry::Occupied(taken) if REPEATED.contains(&taken.key().as_str()) => {
+                    more.entry(taken.key().clone()).or_default().push(value);
+                }
+                Entry::Occupied(taken) => return Err(bad(taken.key(), "is given twice")),
             }
-            map.insert(key, value);
-            if map.len() > PARAMETERS_MAX {
+            count += 1;
+            if count > PARAMETERS_MAX {
                 return Err(BadRequest::new(
                     "query",
                     format!("has more than {PARAMETERS_MAX} parameters"),
                 ));
             }
         }
-        Ok(Self { map })
+        Ok(Self { map, more })
+    }
+
+    /// Takes a parameter that may be given several times; empty values are none.
+    pub fn all(&mut self, name: &str) -> Vec<String> {
+        let first = self.map.remove(name);
+        let more = self.more.remove(name).unwrap_or_default();
+        let values = first.into_iter().chain(more);
+        values.filter(|text| !text.is_empty()).collect()
     }
 
     /// Takes a parameter as it is; `None` when absent.
@@ -114,11 +136,15 @@ impl Query {
         }
     }
 
-    /// Ends the query: every parameter must have been taken.
+    /// Ends the query: every parameter must have been taken, and each of those given several times as
+    /// such.
     ///
     /// # Errors
     /// [`BadRequest`] naming one that was not.
     pub fn finish(self) -> Result<(), BadRequest> {
+        if let Some(key) = self.more.keys().next() {
+            return Err(bad(key, "is given twice"));
+        }
         match self.map.into_keys().next() {
             None => Ok(()),
             Some(key) => Err(bad(&key, "is not a parameter Plimsoll knows here")),
@@ -312,6 +338,18 @@ mod tests {
         ] {
             assert!(Query::parse(text).is_err(), "{text}");
         }
+    }
+
+    #[test]
+    fn some_parameters_may_be_given_several_times() {
+        let mut query = Query::parse("t=a:1&names=x&t=b:2&t=").unwrap();
+        assert_eq!(query.all("t"), ["a:1", "b:2"]);
+        assert_eq!(query.all("names"), ["x"]);
+        assert_eq!(query.finish(), Ok(()));
+        // Where one is meant, one is taken.
+        let mut query = Query::parse("t=1&t=2").unwrap();
+        assert_eq!(query.i64("t"), Ok(Some(1)));
+        assert!(query.finish().is_err());
     }
 
     #[test]

@@ -5,6 +5,7 @@ mod world;
 
 mod batches;
 mod files;
+mod images;
 mod people;
 mod quotas;
 mod reservations;

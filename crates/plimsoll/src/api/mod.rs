@@ -8,6 +8,7 @@ mod containers;
 mod decisions;
 mod docs;
 mod health;
+mod images;
 mod input;
 mod listen;
 mod metrics;

@@ -7,8 +7,8 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use crate::state::App;
 
 use super::{
-    audit, certs, containers, decisions, docs, health, metrics, projects, quotas, reservations,
-    system, teams, tokens, usage, users, validate, violations,
+    audit, certs, containers, decisions, docs, health, images, metrics, projects, quotas,
+    reservations, system, teams, tokens, usage, users, validate, violations,
 };
 
 /// One method on one path.
@@ -124,6 +124,8 @@ pub(super) fn all() -> Vec<Route> {
         route("post", "/api/reservations/{id}/void", "reservations", "End a reservation that got no container.", post(reservations::void)).answers(200, "Reservation"),
         route("delete", "/api/reservations/{id}", "reservations", "Release a reservation whose container is gone.", delete(reservations::release)).answers(200, "Reservation"),
         route("get", "/api/containers", "reservations", "Containers with what they reserve and use.", get(containers::list)).answers(200, "Container[]").query(&["user", "team", "project", "state"]),
+        route("get", "/api/images", "images", "The host's images that are kept from tenants.", get(images::list)).answers(200, "ImageMark[]"),
+        route("put", "/api/images", "images", "Keep one of the host's images from tenants, or give it to everybody.", put(images::mark)).body("MarkImage").answers(200, "ImageMark"),
         route("get", "/api/decisions", "decisions", "Admissions, newest first.", get(decisions::list)).answers(200, "Decision[]").query(&["user", "outcome", "cursor", "limit"]),
         route("get", "/api/decisions/{id}", "decisions", "One admission, with everything that was in its way.", get(decisions::show)).answers(200, "Decision"),
         route("get", "/api/audit", "decisions", "Every change, newest first.", get(audit::list)).answers(200, "AuditEntry[]").query(&["cursor", "limit"]),

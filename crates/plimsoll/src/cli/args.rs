@@ -111,6 +111,9 @@ pub(super) enum Command {
     /// Add, list and delete projects.
     #[command(subcommand)]
     Project(ProjectCommand),
+    /// Keep images of the host's from tenants, or give them to everybody.
+    #[command(subcommand)]
+    Image(ImageCommand),
     /// Make, list and revoke API tokens.
     #[command(subcommand)]
     Token(TokenCommand),
@@ -454,6 +457,24 @@ pub(super) struct MemberFlags {
     /// For the audit log.
     #[arg(long)]
     pub(super) reason: Option<String>,
+}
+
+/// `image ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum ImageCommand {
+    /// Keep one of the host's images from tenants, by this name.
+    Private {
+        /// Like python:3 or registry.lab:5000/tools:2.
+        reference: String,
+    },
+    /// Give it to everybody again.
+    Public {
+        /// Like python:3 or registry.lab:5000/tools:2.
+        reference: String,
+    },
+    /// List what is kept from tenants.
+    #[command(visible_alias = "ls")]
+    List,
 }
 
 /// `project ...`

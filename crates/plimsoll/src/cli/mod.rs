@@ -16,6 +16,7 @@ mod containers;
 mod decisions;
 mod doctor;
 mod error;
+mod images;
 mod limits;
 mod pages;
 mod plugin;
@@ -107,6 +108,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::User(command) => users::run(client, command, now_ms).await,
         Command::Team(command) => teams::run(client, command).await,
         Command::Project(command) => projects::run(client, command).await,
+        Command::Image(command) => images::run(client, command).await,
         Command::Token(command) => tokens::run(client, command, now_ms).await,
         Command::Quota(command) => quota::run(client, command).await,
         Command::Usage(who) => usage::run(client, &who, now_ms).await,

@@ -10,6 +10,7 @@ use std::str::FromStr;
 
 use plimsoll_core::entity::Name;
 use plimsoll_host::cgroup::Instance;
+use plimsoll_host::request::registry::is_entry;
 use plimsoll_host::subnet::Subnet;
 
 use super::{Address, Config};
@@ -317,6 +318,21 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "registries.allow",
+        set: |c, text| {
+            c.registries.allow = words(text);
+            Ok(())
+        },
+        check: |c| match c.registries.allow.iter().find(|entry| !is_entry(entry)) {
+            Some(_) => Err(
+                "must name registries by host, like registry.lab:5000, or by host and path, like \
+                 docker.io/library"
+                    .to_owned(),
+            ),
+            None => Ok(()),
+        },
+    },
+    Key {
         path: "reservations.gateway_ttl_s",
         set: |c, text| parsed(text, "a whole number").map(|n| c.reservations.gateway_ttl_s = n),
         check: |c| ttl(c.reservations.gateway_ttl_s),
@@ -574,6 +590,13 @@ mod tests {
             ("authz.allow_anonymous", "yes", false),
             ("authz.self_name", "plimsoll", true),
             ("authz.self_name", "", false),
+            (
+                "registries.allow",
+                "docker.io/library, registry.lab:5000",
+                true,
+            ),
+            ("registries.allow", "", true),
+            ("registries.allow", "https://registry.lab", false),
             ("reservations.gateway_ttl_s", "1", true),
             ("reservations.gateway_ttl_s", "0", false),
             ("reservations.api_ttl_s", "-1", false),

@@ -47,6 +47,8 @@ pub struct Config {
     pub limits: Limits,
     /// The engine's authorization plugin.
     pub authz: Authz,
+    /// Registries.
+    pub registries: Registries,
     /// Reservations.
     pub reservations: Reservations,
     /// Metering.
@@ -130,6 +132,14 @@ impl Default for Authz {
             self_name: crate::ca::SELF_NAME.into(),
         }
     }
+}
+
+/// Where tenants may pull from and push to.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Registries {
+    /// Hosts, or hosts and the beginning of a path; empty means none.
+    pub allow: Vec<String>,
 }
 
 /// How reservations expire.
@@ -280,6 +290,7 @@ impl Default for Config {
             ports: Ports::default(),
             limits: Limits::default(),
             authz: Authz::default(),
+            registries: Registries::default(),
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),

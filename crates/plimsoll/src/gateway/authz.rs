@@ -60,7 +60,7 @@ impl From<Result<(), Refused>> for Verdict {
             },
             Err(refused) => Self {
                 allow: false,
-                msg: refused.message(),
+                msg: refused.into_message(),
             },
         }
     }

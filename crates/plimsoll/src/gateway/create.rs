@@ -28,7 +28,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
-use super::{lifecycle, names, networks, volumes};
+use super::{images, lifecycle, names, networks, volumes};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
@@ -59,11 +59,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
     let body = answer::read_json(&call.headers, call.body)?;
     let request = CreateRequest::parse(&body)?;
     let (app, user) = (call.app, call.user);
-    let image = app
-        .engine
-        .image_inspect(&request.image)
-        .await?
-        .ok_or_else(|| Refused::NotFound(format!("No such image: {}", request.image)))?;
+    let image = images::find(&app, &user, &request.image).await?.image;
     let team = team_choice(&app, request.team.as_deref(), &call.headers)?;
     let project = request
         .project

@@ -1,7 +1,8 @@
-//! The engine's events, one by one: only those of the caller's containers and networks, with the
+//! The engine's events, one by one: only those of the caller's containers, networks and names of images, with the
 //! caller's names.
 
 use http::Response;
+use plimsoll_host::request::image_reference::{Space, Standing};
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{Reservation, User};
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
 use super::{names, networks, resolve, stream};
+use crate::images::Eyes;
 use crate::labels;
 use crate::state::App;
 
@@ -35,7 +37,17 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
     }
     // The engine knows the image by its id alone.
     let images = filters.remove("image").unwrap_or_default();
-    // Nothing but these has events for a tenant. Of a network they carry no labels.
+    let wanted = |kind: &str| {
+        let kinds = filters.get("type");
+        kinds.is_none_or(|kinds| kinds.is_empty() || kinds.iter().any(|k| k == kind))
+    };
+    // What narrows to containers or networks leaves no image.
+    let image_events = wanted("image")
+        && images.is_empty()
+        && !filters.contains_key("container")
+        && !filters.contains_key("network");
+    let mut image_filters = filters.clone();
+    // Nothing but these and images has events for a tenant. Of a network they carry no labels.
     let mut kinds = vec!["container".to_owned(), "network".to_owned()];
     if filters.contains_key("label") || !images.is_empty() {
         kinds.truncate(1);
@@ -55,8 +67,21 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
         .finish();
     let path = format!("/events{query}");
     let response = upstream::follow(&call.app, &path).await?;
+    let named = if image_events {
+        image_filters.insert("type".to_owned(), vec!["image".to_owned()]);
+        let query = QueryBuilder::new()
+            .opt_str("since", since.as_deref())
+            .opt_str("until", until.as_deref())
+            .filters(&image_filters)
+            .finish();
+        let response = upstream::follow(&call.app, &format!("/events{query}")).await?;
+        let space = Eyes::of(&call.app, call.user.id)?.space;
+        Some(stream::lines(response, move |event| named(event, &space)))
+    } else {
+        None
+    };
     let (app, user) = (call.app, call.user);
-    Ok(stream::lines(response, move |event| {
+    let of_containers = stream::lines(response, move |event| {
         if only_others {
             return None;
         }
@@ -72,7 +97,23 @@ pub(super) async fn events(mut call: Call) -> Result<Response<Body>, Refused> {
             return None;
         }
         Some(show(event, &prefix, &reservation))
-    }))
+    });
+    Ok(match named {
+        Some(named) => stream::merged(of_containers, named),
+        None => of_containers,
+    })
+}
+
+/// An image's event: a name of the caller's was given. The engine tells of names that go, and of images,
+/// by id alone; those are nobody's to be told of.
+fn named(mut event: Value, space: &Space) -> Option<Value> {
+    let attributes = &mut event["Actor"]["Attributes"];
+    let Standing::Own(name) = space.standing(attributes["name"].as_str()?) else {
+        return None;
+    };
+    attributes["name"] = json!(name.short());
+    names::clean_labels(attributes);
+    Some(event)
 }
 
 /// The caller's reservation of a container whose `create` event comes before its commit. The label

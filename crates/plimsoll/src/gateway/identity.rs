@@ -299,7 +299,7 @@ mod tests {
         let long = issue(clock.now_ms() + 10 * hour_ms).await;
         let said = |serial, user| match by_certificate(&app, Named { serial, user }) {
             Ok(user) => user.name,
-            Err(refused) => refused.message(),
+            Err(refused) => refused.into_message(),
         };
         assert_eq!(said(short, ada), "ada");
         assert!(said(short, ben).contains("names somebody else"));

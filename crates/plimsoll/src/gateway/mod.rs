@@ -6,6 +6,7 @@
 
 mod answer;
 mod authz;
+mod build;
 mod create;
 mod events;
 mod exec;

@@ -36,6 +36,8 @@ pub(super) enum Refused {
     EngineAway(String),
     /// The engine's answer makes no sense.
     EngineNonsense,
+    /// Nobody waits for the answer any more.
+    ClientGone,
     /// The ledger said no.
     Ledger(StoreError),
 }
@@ -75,12 +77,18 @@ impl Refused {
         }
     }
 
+    /// The refusal in words alone.
+    pub(super) fn into_message(self) -> String {
+        let (_, body) = self.parts();
+        body["message"].as_str().unwrap_or_default().to_owned()
+    }
+
     pub(super) fn answer(self) -> Response<Body> {
         let wait_s = match &self {
             Self::TooMany(too_many) => Some(too_many.retry_after_s()),
             _ => None,
         };
-        let (status, body) = self.said();
+        let (status, body) = self.parts();
         let mut response = json_answer(status, &body);
         if let Some(wait_s) = wait_s {
             response.headers_mut().insert(RETRY_AFTER, wait_s.into());
@@ -88,13 +96,7 @@ impl Refused {
         response
     }
 
-    /// What the caller reads.
-    pub(super) fn message(self) -> String {
-        let (_, body) = self.said();
-        body["message"].as_str().unwrap_or_default().to_owned()
-    }
-
-    fn said(self) -> (StatusCode, Value) {
+    fn parts(self) -> (StatusCode, Value) {
         let (status, mut body) = match self {
             Self::Request(refusal) => {
                 let status =
@@ -135,6 +137,10 @@ impl Refused {
                     "engine_unavailable",
                     "plimsoll: the container engine's answer broke off",
                 ),
+            ),
+            Self::ClientGone => (
+                StatusCode::BAD_REQUEST,
+                said("bad_request", "plimsoll: the client left"),
             ),
             Self::Ledger(error) => ledger(&error),
         };

@@ -16,7 +16,8 @@ use super::answer::{self, Body};
 use super::identity;
 use super::refused::Refused;
 use super::{
-    create, events, exec, images, lifecycle, networks, start, stream, system, update, view, volumes,
+    build, create, events, exec, images, lifecycle, networks, start, stream, system, update, view,
+    volumes,
 };
 use crate::engine_facts::engine_facts;
 use crate::state::App;
@@ -30,6 +31,8 @@ pub(super) struct Call {
     /// Read before anything is decided: a client that is refused in the middle of sending sees a broken
     /// pipe in place of the reason.
     pub(super) body: Result<Bytes, Refused>,
+    /// The body of a route that takes a stream, not read yet.
+    pub(super) upload: Option<Incoming>,
     pub(super) upgrade: OnUpgrade,
     /// Counts for as long as anybody holds it.
     pub(super) connection: Arc<Connection>,
@@ -84,9 +87,15 @@ async fn dispatch(
 ) -> Result<Response<Body>, Refused> {
     let upgrade = hyper::upgrade::on(&mut request);
     let (head, body) = request.into_parts();
-    let body = answer::read_bounded(body, &connection.place).await;
+    let path = RequestPath::parse(head.uri.path());
+    let (body, upload) = match &path {
+        Ok(path) if head.method == Method::POST && takes_stream(&path.parts()) => {
+            (Ok(Bytes::new()), Some(body))
+        }
+        _ => (answer::read_bounded(body, &connection.place).await, None),
+    };
     connection.place.share().request(app.clock.monotonic())?;
-    let path = RequestPath::parse(head.uri.path())?;
+    let path = path?;
     let parts = path.parts();
     let method = head.method.clone();
     if head.uri.authority().is_some() {
@@ -96,7 +105,15 @@ async fn dispatch(
     if parts == ["_ping"] {
         return system::ping(app, &method).await;
     }
-    let user = identity::caller(app, &connection.peer).await?;
+    let user = match identity::caller(app, &connection.peer).await {
+        Ok(user) => user,
+        Err(refused) => {
+            if let Some(upload) = upload {
+                images::pipe::drain(upload).await;
+            }
+            return Err(refused);
+        }
+    };
     if method == Method::OPTIONS {
         return Ok(answer::status(StatusCode::OK));
     }
@@ -107,6 +124,7 @@ async fn dispatch(
         headers: head.headers,
         query,
         body,
+        upload,
         upgrade,
         connection: Arc::clone(connection),
     };
@@ -145,7 +163,26 @@ async fn dispatch(
         ["exec", id, "resize"] if post => exec::resize(call, id).await,
         ["exec", id, "json"] if get => exec::inspect(call, id).await,
 
+        ["auth"] if post => images::login(call).await,
+        ["build"] if post => build::build(call).await,
+        ["commit"] if post => images::commit(call).await,
         ["images", "json"] if get => images::list(call).await,
+        ["images", "prune"] if post => images::prune(call).await,
+        ["images", "load"] if post => images::load(call).await,
+        ["images", "create"] if post => images::create(call).await,
+        ["images", "get"] if get => images::save(call, None).await,
+        ["images", name @ .., "get"] if get && !name.is_empty() => {
+            images::save(call, Some(&name.join("/"))).await
+        }
+        ["images", name @ .., "push"] if post && !name.is_empty() => {
+            images::push(call, &name.join("/")).await
+        }
+        ["images", name @ .., "tag"] if post && !name.is_empty() => {
+            images::tag(call, &name.join("/")).await
+        }
+        ["images", name @ ..] if delete && !name.is_empty() => {
+            images::remove(call, &name.join("/")).await
+        }
         ["images", name @ .., "json"] if get && !name.is_empty() => {
             images::inspect(call, &name.join("/")).await
         }
@@ -160,31 +197,43 @@ async fn dispatch(
         ["networks", id, "connect"] if post => networks::connect(call, id).await,
         ["networks", id, "disconnect"] if post => networks::disconnect(call, id).await,
 
-        // Tenants have none of these, and `docker inspect NAME` asks for each kind in turn.
         ["volumes"] if get => volumes::list(call).await,
         ["volumes", "create"] if post => volumes::create(call).await,
         ["volumes", "prune"] if post => volumes::prune(call).await,
         ["volumes", name] if get => volumes::inspect(call, name).await,
         ["volumes", name] if delete => volumes::delete(call, name).await,
-        ["plugins", name, "json"] if get => {
-            Err(Refused::NotFound(format!("plugin \"{name}\" not found")))
+
+        // Tenants have none of these, and `docker inspect NAME` asks for each kind in turn.
+        ["containers", name @ .., "json"] if get => Err(Refused::no_container(&name.join("/"))),
+        ["plugins", name @ .., "json"] if get => Err(Refused::NotFound(format!(
+            "plugin \"{}\" not found",
+            name.join("/")
+        ))),
+        ["networks" | "volumes", name @ ..] if get && name.len() > 1 => {
+            Err(Refused::NotFound(format!("{} not found", name.join("/"))))
         }
         _ => Err(closed(&method, &parts)),
     }
 }
 
+/// Whether a route's body is passed on as it comes, however long it is.
+fn takes_stream(parts: &[&str]) -> bool {
+    matches!(parts, ["build"] | ["images", "load" | "create"])
+}
+
 /// The refusal of a route that is not open, with what to do instead where there is something.
 pub(super) fn closed(method: &Method, parts: &[&str]) -> Refused {
     let advice = match parts {
-        ["build" | "session" | "grpc", ..] => {
-            "build images where you may, and ask an administrator to load them"
+        ["session" | "grpc", ..] => {
+            "BuildKit would build outside your quota; set DOCKER_BUILDKIT=0 (and COMPOSE_DOCKER_CLI_BUILD=0) \
+             to build with the classic builder"
         }
-        ["images", ..] => "ask an administrator to bring the image onto this host",
+        ["images", "search"] => "the host searches no registry for its users",
         [
             "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" | "plugins",
             ..,
         ] => "this belongs to the host's administrator",
-        ["auth" | "distribution", ..] => "registries are not reached through this host",
+        ["distribution", ..] => "registries are not asked through this host: docker pull does that",
         _ => "it is not one of the routes open to tenants",
     };
     Refused::denied(

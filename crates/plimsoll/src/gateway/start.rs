@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use http::{Method, Response};
 use plimsoll_core::Dimension;
+use plimsoll_core::admit::Path;
 use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::{EngineBody, empty};
 use plimsoll_host::request::query::{Query, QueryBuilder};
@@ -175,9 +176,13 @@ fn check_cpu(app: &App, reservation: &Reservation) -> Result<(), Refused> {
 
 /// Makes the caps above the container so. The engine makes missing parents without any.
 pub(super) async fn assert_caps(app: &App, owned: &Owned) -> Result<(), Refused> {
+    assert_caps_of(app, &app.store.path_of(&owned.reservation)?).await
+}
+
+/// Makes the caps of every level of a path so.
+pub(super) async fn assert_caps_of(app: &App, path: &Path) -> Result<(), Refused> {
     let facts = engine_facts(app).await?;
-    let path = app.store.path_of(&owned.reservation)?;
-    let tree = caps::tree(&caps::levels(&app.instance, &path));
+    let tree = caps::tree(&caps::levels(&app.instance, path));
     let hierarchy = facts.hierarchy.clone();
     let outcomes = tokio::task::spawn_blocking(move || hierarchy.apply_tree(&tree))
         .await

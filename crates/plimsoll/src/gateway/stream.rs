@@ -303,6 +303,19 @@ pub(super) fn lines(
     out
 }
 
+/// Two answers of [`lines`] in one.
+pub(super) fn merged(one: Response<Body>, other: Response<Body>) -> Response<Body> {
+    let (head, one) = one.into_parts();
+    let frames = |body: Body| {
+        stream::unfold(body, |mut body| async move {
+            let frame = body.frame().await?;
+            Some((frame, body))
+        })
+    };
+    let both = stream::select(frames(one), frames(other.into_body()));
+    Response::from_parts(head, StreamBody::new(both).boxed_unsync())
+}
+
 fn shown_line(line: &[u8], show: &mut impl FnMut(Value) -> Option<Value>) -> Option<Bytes> {
     let value = serde_json::from_slice(line).ok()?;
     let mut text = serde_json::to_vec(&show(value)?).ok()?;

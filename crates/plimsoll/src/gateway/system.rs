@@ -74,6 +74,12 @@ pub(super) async fn info(call: Call) -> Result<Response<Body>, Refused> {
         there.filter(|c| c["State"] == state).count()
     };
     let (running, paused) = (count("running"), count("paused"));
+    let eyes = crate::images::Eyes::of(app, call.user.id)?;
+    let images = app.engine.images().await?;
+    let images = images
+        .iter()
+        .filter(|image| eyes.see(&image.repo_tags).is_visible())
+        .count();
     let path = app
         .store
         .path(call.user.id, TeamChoice::Default, &app.lease.host)?;
@@ -90,7 +96,7 @@ pub(super) async fn info(call: Call) -> Result<Response<Body>, Refused> {
     let mut body = json!({
         "ID": info.id, "Name": info.name, "ServerVersion": info.server_version,
         "Containers": own.len(), "ContainersRunning": running, "ContainersPaused": paused,
-        "ContainersStopped": own.len().saturating_sub(running + paused), "Images": 0,
+        "ContainersStopped": own.len().saturating_sub(running + paused), "Images": images,
         "Driver": info.driver, "CgroupDriver": info.cgroup_driver,
         "CgroupVersion": info.cgroup_version, "KernelVersion": info.kernel_version,
         "OperatingSystem": info.operating_system, "Architecture": std::env::consts::ARCH,

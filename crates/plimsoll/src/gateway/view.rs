@@ -12,7 +12,7 @@ use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
-use super::{mounts, names, networks, resolve, stream};
+use super::{images, mounts, names, networks, resolve, stream};
 use crate::state::App;
 
 /// Filters of a list that mean the same for a tenant as for the engine.
@@ -44,6 +44,21 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     }
     let shown_networks = networks::Shown::to(&call.app, &call.user).await?;
     let own = resolve::all(&call.app, &call.user).await?;
+    if let Some(wanted) = filters.remove("ancestor") {
+        let mut ids = Vec::new();
+        for name in wanted {
+            match images::find(&call.app, &call.user, &name).await {
+                Ok(found) => ids.push(found.id),
+                Err(Refused::NotFound(_)) => {}
+                Err(refused) => return Err(refused),
+            }
+        }
+        // Nothing is made of images that are not there.
+        if ids.is_empty() {
+            return Ok(answer::json(StatusCode::OK, &json!([])));
+        }
+        filters.insert("ancestor".to_owned(), ids);
+    }
     let query = QueryBuilder::new()
         .bool("all", all || last.is_some())
         .bool("size", size);

@@ -4,6 +4,7 @@
 pub mod caps;
 pub mod collect;
 pub mod events;
+pub mod images;
 pub mod networks;
 pub mod reconcile;
 pub mod retain;

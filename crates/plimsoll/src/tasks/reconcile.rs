@@ -46,6 +46,12 @@ pub struct Mended {
 /// In words, when the engine or the ledger cannot be asked.
 pub async fn run(app: Arc<App>) -> Result<String, String> {
     let mended = reconcile(&app).await?;
+    let images = super::images::reconcile(&app)
+        .await
+        .map_err(|e| in_full(&e))?;
+    if images.changes() > 0 {
+        tracing::info!(?images, "mended the images");
+    }
     let changes = mended.settled
         + mended.bound
         + mended.volumes

@@ -55,6 +55,8 @@ fn table() -> Vec<(&'static str, &'static str, Value, [u16; 6])> {
         ("POST", "/api/projects", json!({"name": "{caller}", "team": "ml"}), [401, 404, 403, 201, 403, 201]),
         ("DELETE", "/api/projects/{project}", none.clone(), [401, 404, 403, 204, 403, 204]),
         ("GET", "/api/classes", none.clone(), ANYONE_KNOWN),
+        ("GET", "/api/images", none.clone(), SYSTEM),
+        ("PUT", "/api/images", json!({"reference": "tools:1", "private": true}), [401, 403, 403, 403, 403, 200]),
         ("GET", "/api/tokens", none.clone(), ANYONE_KNOWN),
         ("POST", "/api/tokens", json!({"user": "bob"}), [401, 404, 201, 403, 403, 201]),
         ("DELETE", "/api/tokens/{token}", none.clone(), [401, 404, 204, 404, 403, 204]),

@@ -20,7 +20,9 @@ use serde_json::Value;
 use super::asked::Asked;
 use crate::gateway::refused::Refused;
 use crate::gateway::resolve::Owned;
-use crate::gateway::{create, exec, identity, lifecycle, names, route, start, stream, view};
+use crate::gateway::{
+    create, exec, identity, images, lifecycle, names, route, start, stream, view,
+};
 use crate::labels;
 use crate::limits::Who;
 use crate::settle::settle;
@@ -255,9 +257,7 @@ async fn created(
     let reservation = reservation_of(app, user, body)?;
     let id = reservation.id;
     named(user, name.as_deref(), &reservation)?;
-    let image = app.engine.image_inspect(&request.image).await?;
-    let image =
-        image.ok_or_else(|| Refused::NotFound(format!("No such image: {}", request.image)))?;
+    let image = images::find(app, user, &request.image).await?.image;
     let team = reservation
         .team
         .map_or(TeamChoice::NoTeam, TeamChoice::Team);
