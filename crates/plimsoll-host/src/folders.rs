@@ -9,8 +9,10 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
@@ -239,7 +241,12 @@ fn make_place(at: &Path, opened: &Opened) -> Result<(), FolderError> {
         source,
     };
     if let Some(parent) = at.parent() {
-        std::fs::create_dir_all(parent).map_err(io)?;
+        // Closed: what is mounted below lay behind closed folders, and here it lies behind this one.
+        let closed = 0o700;
+        let mut made = std::fs::DirBuilder::new();
+        made.recursive(true).mode(closed);
+        made.create(parent).map_err(io)?;
+        std::fs::set_permissions(parent, Permissions::from_mode(closed)).map_err(io)?;
     }
     if FileType::from_raw_mode(opened.stat.st_mode) == FileType::Directory {
         std::fs::create_dir(at).map_err(io)
@@ -291,7 +298,7 @@ pub fn clear_all(dir: &Path) -> Result<(), FolderError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{chown, symlink};
 
     use super::*;
 

@@ -4,6 +4,7 @@
 mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -159,6 +160,32 @@ fn a_student_works_in_a_folder_of_their_home() {
     };
     wait_for("every mount to be taken away", empty);
     assert!(work.join("new").exists() && account.home.join("old/made").exists());
+}
+
+/// A closed home stays closed to the host's other people, whatever of it is mounted.
+#[test]
+fn what_is_mounted_is_open_to_nobody_else_on_the_host() {
+    let server = Server::start();
+    let account = Account::new(64_150);
+    let ada = account.tenant(&server, "ada");
+    let work = account.folder("work");
+    std::fs::write(work.join("file"), "words").unwrap();
+    let mount = bind(&work, "/w:ro");
+    ada.ok(&[
+        &["run", "-d", "--name", "web"],
+        &SMALL[..],
+        &["-v", &mount, IMAGE, "sleep", "1000"],
+    ]
+    .concat());
+    let stash = Path::new("/run/plimsoll-mounts").join(server.instance());
+    let container = std::fs::read_dir(&stash).unwrap().next().unwrap().unwrap();
+    let file = container.path().join("0/file");
+    assert!(file.exists());
+    let mut cat = Command::new("cat");
+    let seen = cat.arg(&file).uid(64_151).gid(64_151).output().unwrap();
+    assert!(!seen.status.success(), "{seen:?}");
+    assert_eq!(ada.ok(&["exec", "web", "cat", "/w/file"]), "words");
+    ada.ok(&["rm", "-f", "web"]);
 }
 
 #[test]
