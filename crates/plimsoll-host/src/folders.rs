@@ -18,8 +18,8 @@ use std::path::{Component, Path, PathBuf};
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree,
-    unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change,
+    mount_remount, move_mount, open_tree, unmount,
 };
 use serde::{Deserialize, Serialize};
 
@@ -226,9 +226,12 @@ pub fn mount(folder: &Folder) -> Result<(), FolderError> {
         open_tree(&opened.fd, "", flags).map_err(|e| failed("cannot mount", &opened.path, e))?;
     move_mount(&tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|e| failed("cannot mount at", at, e))?;
-    // Before anybody can start anything on it.
+    // Before anybody can start anything on it. Private, because the clone is its original's peer: what
+    // is mounted below the one would show below the other, and go from both when either is unmounted.
+    let private = MountPropagationFlags::PRIVATE;
     let quiet = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
-    mount_remount(at, quiet, "").map_err(|e| {
+    let restricted = mount_change(at, private).and_then(|()| mount_remount(at, quiet, ""));
+    restricted.map_err(|e| {
         let _ = clear(at);
         failed("cannot restrict", at, e)
     })

@@ -287,6 +287,50 @@ fn a_link_swapped_in_the_middle_shows_nothing() {
     assert!(shown > 0, "the honest half works");
 }
 
+/// A file system mounted on the host, taken away when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: &Path) -> Self {
+        for args in [&["-t", "tmpfs", "none"][..], &["--make-shared"]] {
+            let done = Command::new("mount").args(args).arg(at).status().unwrap();
+            assert!(done.success(), "mount {args:?} {}", at.display());
+        }
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// On most hosts every mount is shared with its copies.
+#[test]
+fn what_the_host_mounts_below_a_folder_neither_shows_nor_goes_with_it() {
+    let server = Server::start();
+    let account = Account::new(64_160);
+    let ada = account.tenant(&server, "ada");
+    let disk = account.folder("disk");
+    let _outer = Mounted::tmpfs(&disk);
+    account.own(&disk, 0o755);
+    ada.ok(&[
+        &["run", "-d", "--name", "web"],
+        &SMALL[..],
+        &["-v", &bind(&disk, "/w"), IMAGE, "sleep", "1000"],
+    ]
+    .concat());
+    let below = disk.join("below");
+    std::fs::create_dir(&below).unwrap();
+    let _inner = Mounted::tmpfs(&below);
+    std::fs::write(below.join("precious"), "").unwrap();
+    ada.ok(&["restart", "-t", "0", "web"]);
+    assert_eq!(ada.ok(&["exec", "web", "ls", "/w/below"]), "");
+    ada.ok(&["rm", "-f", "web"]);
+    assert!(below.join("precious").exists(), "it is still mounted");
+}
+
 #[test]
 fn mounts_outlive_a_crash_of_the_server() {
     let mut server = Server::start();
