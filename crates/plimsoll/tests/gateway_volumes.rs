@@ -151,6 +151,39 @@ fn a_volume_nobody_named_goes_as_on_any_engine() {
     assert_eq!(volumes(), "named");
 }
 
+/// Volumes have no ids, so no part of a name stands for another volume.
+#[test]
+fn a_name_of_hex_digits_is_a_name() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_060, limits());
+    ada.ok(&["volume", "create", "precious"]);
+    for name in ["ad", "ada"] {
+        let refusal = ada.refused(&["volume", "rm", name]);
+        assert!(refusal.contains("no such volume"), "{name}: {refusal}");
+    }
+    assert_eq!(ada.ok(&["volume", "create", "ada"]), "ada");
+    ada.ok(&run(&["--rm", "-v", "ad:/d"], &["touch", "/d/x"]));
+    assert_eq!(ada.ok(&["volume", "ls", "-q"]), "ad\nada\nprecious");
+    assert_eq!(storage(&server, "ada"), 3.0);
+    ada.ok(&["volume", "rm", "ad", "ada", "precious"]);
+}
+
+#[test]
+fn rm_volumes_takes_what_was_made_for_the_container_alone() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_070, limits());
+    let volumes = || ada.ok(&["volume", "ls", "-q"]);
+    let made = ada.ok(&["volume", "create"]);
+    ada.ok(&run(
+        &["--name", "one", "-v", &format!("{made}:/d"), "-v", "/own"],
+        &["true"],
+    ));
+    assert_eq!(volumes().lines().count(), 2);
+    ada.ok(&["rm", "-v", "one"]);
+    assert_eq!(volumes(), made);
+    ada.ok(&["volume", "rm", &made]);
+}
+
 #[test]
 fn a_volume_the_image_declares_is_charged_like_any_other() {
     let server = Server::start();

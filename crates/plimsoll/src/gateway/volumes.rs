@@ -396,13 +396,16 @@ fn has_label(seen: &Value, label: &str) -> bool {
 }
 
 /// Anonymous volumes of a container that is about to be removed together with them (`rm --volumes`):
-/// from now on they go when it does. Returns them and what they went with before.
+/// from now on they go when it does. Only those made for it: one that it mounts by name stays, whatever
+/// the name. Returns them and what they went with before.
 pub(super) async fn go_with(
     app: &App,
     user: &User,
     container: &Owned,
 ) -> Result<Vec<(ReservationId, Option<ReservationId>)>, Refused> {
     let seen = upstream::get(app, &format!("/containers/{}/json", container.id)).await?;
+    let key = container.reservation.id.0.simple().to_string();
+    let made_for_it = |name: &str| is_anonymous(name) && name.starts_with(&key);
     let mut going = Vec::new();
     for mount in seen["Mounts"].as_array().into_iter().flatten() {
         let Some(engine_name) = mount["Name"].as_str() else {
@@ -412,7 +415,7 @@ pub(super) async fn go_with(
             .store
             .by_engine_name(&app.lease.host, ObjectKind::Volume, engine_name)?;
         if let Some(volume) = volume.filter(|v| v.user == user.id)
-            && volume.container_name.as_deref().is_some_and(is_anonymous)
+            && volume.container_name.as_deref().is_some_and(made_for_it)
         {
             app.store
                 .goes_with(volume.id, Some(container.reservation.id))
