@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use common::{IMAGE, Server, wait_for};
 use serde_json::{Value, json};
 
@@ -182,6 +185,45 @@ fn rm_volumes_takes_what_was_made_for_the_container_alone() {
     ada.ok(&["rm", "-v", "one"]);
     assert_eq!(volumes(), made);
     ada.ok(&["volume", "rm", &made]);
+}
+
+/// A volume that goes with its container while another is made over it: it is there and charged, or it
+/// is not there.
+#[test]
+fn a_volume_that_goes_is_not_made_anew_for_nobody() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_080, limits());
+    let engine_has = |args: &[&str], name: &str| {
+        let listed = server.docker(&[&["volume", "ls", "-q"], args].concat());
+        String::from_utf8_lossy(&listed.stdout).contains(name)
+    };
+    let label = format!("label=plimsoll.instance={}", server.instance());
+    for round in 0..15 {
+        ada.ok(&run(
+            &["-d", "--rm", "--name", "goes", "-v", "/d"],
+            &["sleep", "1000"],
+        ));
+        let name = ada.ok(&["volume", "ls", "-q"]);
+        let mount = format!("{name}:/d");
+        let mut going = ada.command(&["rm", "-f", "goes"]);
+        let mut going = going.stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(40 + 10 * round));
+        let next = [&["create", "--name", "next", "-v", &mount], &SMALL[..]].concat();
+        let made = ada.docker(&[&next[..], &[IMAGE, "true"]].concat());
+        going.wait().unwrap();
+        let unpaid = engine_has(&[], &name) && !engine_has(&["--filter", &label], &name);
+        if made.code == 0 {
+            ada.ok(&["rm", "next"]);
+        }
+        if unpaid {
+            let listed =
+                server.docker(&["volume", "ls", "-q", "--filter", &format!("name={name}")]);
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            server.docker(&["volume", "rm", listed.trim()]);
+        }
+        assert!(!unpaid, "round {round}: {made:?}");
+        ada.docker(&["volume", "rm", &name]);
+    }
 }
 
 #[test]

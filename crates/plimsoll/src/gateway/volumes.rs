@@ -27,7 +27,7 @@ use super::upstream::{self, CALL_TIMEOUT};
 use crate::clock::new_id;
 use crate::labels;
 use crate::state::App;
-use crate::tasks::volumes::RemoveError;
+use crate::tasks::volumes::{RemoveError, lock_name};
 use crate::tasks::{self, in_full};
 
 /// Who makes a volume, and where it is charged.
@@ -69,7 +69,7 @@ impl Maker<'_> {
         uses.sort_by(|a, b| a.name.cmp(&b.name));
         let mut ensured = Ensured::default();
         for used in uses {
-            let lock = lock_name(self.user, &used.name);
+            let lock = lock_name(self.user.id, &used.name);
             ensured
                 ._held
                 .push(self.app.container_locks.lock(&lock).await);
@@ -196,10 +196,6 @@ impl Maker<'_> {
     }
 }
 
-fn lock_name(user: &User, name: &str) -> String {
-    format!("volume {} {name}", user.id)
-}
-
 fn absent(name: &str) -> Refused {
     Refused::NotFound(format!("get {name}: no such volume"))
 }
@@ -232,7 +228,7 @@ pub(super) async fn create(call: Call) -> Result<Response<Body>, Refused> {
             team,
             project: project.as_deref(),
         };
-        let _held = app.container_locks.lock(&lock_name(&user, &name)).await;
+        let _held = app.container_locks.lock(&lock_name(user.id, &name)).await;
         let (owned, _) = maker.make(&name, &request.settings, None).await?;
         let seen = upstream::get(&app, &path(&owned)).await?;
         Ok(answer::json(
@@ -339,7 +335,7 @@ async fn delete_own(
     name: &str,
     force: bool,
 ) -> Result<Response<Body>, Refused> {
-    let _held = app.container_locks.lock(&lock_name(user, name)).await;
+    let _held = app.container_locks.lock(&lock_name(user.id, name)).await;
     match resolve::object(app, user, ObjectKind::Volume, name)? {
         Some(owned) => remove(app, &owned, force).await?,
         // As the engine takes it.
