@@ -9,15 +9,17 @@
 
 use std::collections::VecDeque;
 use std::ffi::{OsStr, OsString};
+use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
 use rustix::io::Errno;
 use rustix::mount::{
-    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_remount, move_mount, open_tree,
-    unmount,
+    MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change,
+    mount_remount, move_mount, open_tree, unmount,
 };
 use serde::{Deserialize, Serialize};
 
@@ -224,9 +226,12 @@ pub fn mount(folder: &Folder) -> Result<(), FolderError> {
         open_tree(&opened.fd, "", flags).map_err(|e| failed("cannot mount", &opened.path, e))?;
     move_mount(&tree, "", CWD, at, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)
         .map_err(|e| failed("cannot mount at", at, e))?;
-    // Before anybody can start anything on it.
+    // Before anybody can start anything on it. Private, because the clone is its original's peer: what
+    // is mounted below the one would show below the other, and go from both when either is unmounted.
+    let private = MountPropagationFlags::PRIVATE;
     let quiet = MountFlags::BIND | MountFlags::NOSUID | MountFlags::NODEV;
-    mount_remount(at, quiet, "").map_err(|e| {
+    let restricted = mount_change(at, private).and_then(|()| mount_remount(at, quiet, ""));
+    restricted.map_err(|e| {
         let _ = clear(at);
         failed("cannot restrict", at, e)
     })
@@ -239,7 +244,12 @@ fn make_place(at: &Path, opened: &Opened) -> Result<(), FolderError> {
         source,
     };
     if let Some(parent) = at.parent() {
-        std::fs::create_dir_all(parent).map_err(io)?;
+        // Closed: what is mounted below lay behind closed folders, and here it lies behind this one.
+        let closed = 0o700;
+        let mut made = std::fs::DirBuilder::new();
+        made.recursive(true).mode(closed);
+        made.create(parent).map_err(io)?;
+        std::fs::set_permissions(parent, Permissions::from_mode(closed)).map_err(io)?;
     }
     if FileType::from_raw_mode(opened.stat.st_mode) == FileType::Directory {
         std::fs::create_dir(at).map_err(io)
@@ -291,7 +301,7 @@ pub fn clear_all(dir: &Path) -> Result<(), FolderError> {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{PermissionsExt, chown, symlink};
+    use std::os::unix::fs::{chown, symlink};
 
     use super::*;
 

@@ -4,6 +4,7 @@
 mod common;
 
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -161,6 +162,32 @@ fn a_student_works_in_a_folder_of_their_home() {
     assert!(work.join("new").exists() && account.home.join("old/made").exists());
 }
 
+/// A closed home stays closed to the host's other people, whatever of it is mounted.
+#[test]
+fn what_is_mounted_is_open_to_nobody_else_on_the_host() {
+    let server = Server::start();
+    let account = Account::new(64_150);
+    let ada = account.tenant(&server, "ada");
+    let work = account.folder("work");
+    std::fs::write(work.join("file"), "words").unwrap();
+    let mount = bind(&work, "/w:ro");
+    ada.ok(&[
+        &["run", "-d", "--name", "web"],
+        &SMALL[..],
+        &["-v", &mount, IMAGE, "sleep", "1000"],
+    ]
+    .concat());
+    let stash = Path::new("/run/plimsoll-mounts").join(server.instance());
+    let container = std::fs::read_dir(&stash).unwrap().next().unwrap().unwrap();
+    let file = container.path().join("0/file");
+    assert!(file.exists());
+    let mut cat = Command::new("cat");
+    let seen = cat.arg(&file).uid(64_151).gid(64_151).output().unwrap();
+    assert!(!seen.status.success(), "{seen:?}");
+    assert_eq!(ada.ok(&["exec", "web", "cat", "/w/file"]), "words");
+    ada.ok(&["rm", "-f", "web"]);
+}
+
 #[test]
 fn nothing_of_others_is_reached_through_a_mount() {
     let server = Server::start();
@@ -258,6 +285,50 @@ fn a_link_swapped_in_the_middle_shows_nothing() {
     over.store(true, std::sync::atomic::Ordering::Relaxed);
     turning.join().unwrap();
     assert!(shown > 0, "the honest half works");
+}
+
+/// A file system mounted on the host, taken away when dropped.
+struct Mounted(PathBuf);
+
+impl Mounted {
+    fn tmpfs(at: &Path) -> Self {
+        for args in [&["-t", "tmpfs", "none"][..], &["--make-shared"]] {
+            let done = Command::new("mount").args(args).arg(at).status().unwrap();
+            assert!(done.success(), "mount {args:?} {}", at.display());
+        }
+        Self(at.to_owned())
+    }
+}
+
+impl Drop for Mounted {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).output();
+    }
+}
+
+/// On most hosts every mount is shared with its copies.
+#[test]
+fn what_the_host_mounts_below_a_folder_neither_shows_nor_goes_with_it() {
+    let server = Server::start();
+    let account = Account::new(64_160);
+    let ada = account.tenant(&server, "ada");
+    let disk = account.folder("disk");
+    let _outer = Mounted::tmpfs(&disk);
+    account.own(&disk, 0o755);
+    ada.ok(&[
+        &["run", "-d", "--name", "web"],
+        &SMALL[..],
+        &["-v", &bind(&disk, "/w"), IMAGE, "sleep", "1000"],
+    ]
+    .concat());
+    let below = disk.join("below");
+    std::fs::create_dir(&below).unwrap();
+    let _inner = Mounted::tmpfs(&below);
+    std::fs::write(below.join("precious"), "").unwrap();
+    ada.ok(&["restart", "-t", "0", "web"]);
+    assert_eq!(ada.ok(&["exec", "web", "ls", "/w/below"]), "");
+    ada.ok(&["rm", "-f", "web"]);
+    assert!(below.join("precious").exists(), "it is still mounted");
 }
 
 #[test]

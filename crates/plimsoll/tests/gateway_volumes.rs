@@ -2,6 +2,9 @@
 
 mod common;
 
+use std::process::Stdio;
+use std::time::Duration;
+
 use common::{IMAGE, Server, wait_for};
 use serde_json::{Value, json};
 
@@ -149,6 +152,78 @@ fn a_volume_nobody_named_goes_as_on_any_engine() {
     ));
     ada.ok(&["rm", "-v", "last"]);
     assert_eq!(volumes(), "named");
+}
+
+/// Volumes have no ids, so no part of a name stands for another volume.
+#[test]
+fn a_name_of_hex_digits_is_a_name() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_060, limits());
+    ada.ok(&["volume", "create", "precious"]);
+    for name in ["ad", "ada"] {
+        let refusal = ada.refused(&["volume", "rm", name]);
+        assert!(refusal.contains("no such volume"), "{name}: {refusal}");
+    }
+    assert_eq!(ada.ok(&["volume", "create", "ada"]), "ada");
+    ada.ok(&run(&["--rm", "-v", "ad:/d"], &["touch", "/d/x"]));
+    assert_eq!(ada.ok(&["volume", "ls", "-q"]), "ad\nada\nprecious");
+    assert_eq!(storage(&server, "ada"), 3.0);
+    ada.ok(&["volume", "rm", "ad", "ada", "precious"]);
+}
+
+#[test]
+fn rm_volumes_takes_what_was_made_for_the_container_alone() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_070, limits());
+    let volumes = || ada.ok(&["volume", "ls", "-q"]);
+    let made = ada.ok(&["volume", "create"]);
+    ada.ok(&run(
+        &["--name", "one", "-v", &format!("{made}:/d"), "-v", "/own"],
+        &["true"],
+    ));
+    assert_eq!(volumes().lines().count(), 2);
+    ada.ok(&["rm", "-v", "one"]);
+    assert_eq!(volumes(), made);
+    ada.ok(&["volume", "rm", &made]);
+}
+
+/// A volume that goes with its container while another is made over it: it is there and charged, or it
+/// is not there.
+#[test]
+fn a_volume_that_goes_is_not_made_anew_for_nobody() {
+    let server = Server::start();
+    let ada = server.tenant("ada", 63_080, limits());
+    let engine_has = |args: &[&str], name: &str| {
+        let listed = server.docker(&[&["volume", "ls", "-q"], args].concat());
+        String::from_utf8_lossy(&listed.stdout).contains(name)
+    };
+    let label = format!("label=plimsoll.instance={}", server.instance());
+    for round in 0..15 {
+        ada.ok(&run(
+            &["-d", "--rm", "--name", "goes", "-v", "/d"],
+            &["sleep", "1000"],
+        ));
+        let name = ada.ok(&["volume", "ls", "-q"]);
+        let mount = format!("{name}:/d");
+        let mut going = ada.command(&["rm", "-f", "goes"]);
+        let mut going = going.stdout(Stdio::null()).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(40 + 10 * round));
+        let next = [&["create", "--name", "next", "-v", &mount], &SMALL[..]].concat();
+        let made = ada.docker(&[&next[..], &[IMAGE, "true"]].concat());
+        going.wait().unwrap();
+        let unpaid = engine_has(&[], &name) && !engine_has(&["--filter", &label], &name);
+        if made.code == 0 {
+            ada.ok(&["rm", "next"]);
+        }
+        if unpaid {
+            let listed =
+                server.docker(&["volume", "ls", "-q", "--filter", &format!("name={name}")]);
+            let listed = String::from_utf8_lossy(&listed.stdout).into_owned();
+            server.docker(&["volume", "rm", listed.trim()]);
+        }
+        assert!(!unpaid, "round {round}: {made:?}");
+        ada.docker(&["volume", "rm", &name]);
+    }
 }
 
 #[test]

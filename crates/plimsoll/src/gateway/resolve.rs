@@ -21,7 +21,8 @@ pub(super) fn container(app: &App, user: &User, reference: &str) -> Result<Owned
         .ok_or_else(|| Refused::no_container(reference))
 }
 
-/// The caller's object of this kind with this name, id or unambiguous id prefix.
+/// The caller's object of this kind with this name, id or unambiguous id prefix. A volume has no id: of
+/// its name on the engine, which begins like its owner's, no part means anything.
 pub(super) fn object(
     app: &App,
     user: &User,
@@ -30,7 +31,7 @@ pub(super) fn object(
 ) -> Result<Option<Owned>, Refused> {
     let found = match app.store.by_name(user.id, kind, wanted)? {
         Some(reservation) => Some(reservation),
-        None if is_hex(wanted) => {
+        None if kind != ObjectKind::Volume && is_hex(wanted) => {
             let mut candidates = app.store.by_id_prefix(user.id, kind, wanted)?;
             if candidates.len() > 1 {
                 return Err(Refused::bad(

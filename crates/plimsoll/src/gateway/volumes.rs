@@ -27,7 +27,7 @@ use super::upstream::{self, CALL_TIMEOUT};
 use crate::clock::new_id;
 use crate::labels;
 use crate::state::App;
-use crate::tasks::volumes::RemoveError;
+use crate::tasks::volumes::{RemoveError, lock_name};
 use crate::tasks::{self, in_full};
 
 /// Who makes a volume, and where it is charged.
@@ -69,7 +69,7 @@ impl Maker<'_> {
         uses.sort_by(|a, b| a.name.cmp(&b.name));
         let mut ensured = Ensured::default();
         for used in uses {
-            let lock = lock_name(self.user, &used.name);
+            let lock = lock_name(self.user.id, &used.name);
             ensured
                 ._held
                 .push(self.app.container_locks.lock(&lock).await);
@@ -196,10 +196,6 @@ impl Maker<'_> {
     }
 }
 
-fn lock_name(user: &User, name: &str) -> String {
-    format!("volume {} {name}", user.id)
-}
-
 fn absent(name: &str) -> Refused {
     Refused::NotFound(format!("get {name}: no such volume"))
 }
@@ -232,7 +228,7 @@ pub(super) async fn create(call: Call) -> Result<Response<Body>, Refused> {
             team,
             project: project.as_deref(),
         };
-        let _held = app.container_locks.lock(&lock_name(&user, &name)).await;
+        let _held = app.container_locks.lock(&lock_name(user.id, &name)).await;
         let (owned, _) = maker.make(&name, &request.settings, None).await?;
         let seen = upstream::get(&app, &path(&owned)).await?;
         Ok(answer::json(
@@ -339,7 +335,7 @@ async fn delete_own(
     name: &str,
     force: bool,
 ) -> Result<Response<Body>, Refused> {
-    let _held = app.container_locks.lock(&lock_name(user, name)).await;
+    let _held = app.container_locks.lock(&lock_name(user.id, name)).await;
     match resolve::object(app, user, ObjectKind::Volume, name)? {
         Some(owned) => remove(app, &owned, force).await?,
         // As the engine takes it.
@@ -396,13 +392,16 @@ fn has_label(seen: &Value, label: &str) -> bool {
 }
 
 /// Anonymous volumes of a container that is about to be removed together with them (`rm --volumes`):
-/// from now on they go when it does. Returns them and what they went with before.
+/// from now on they go when it does. Only those made for it: one that it mounts by name stays, whatever
+/// the name. Returns them and what they went with before.
 pub(super) async fn go_with(
     app: &App,
     user: &User,
     container: &Owned,
 ) -> Result<Vec<(ReservationId, Option<ReservationId>)>, Refused> {
     let seen = upstream::get(app, &format!("/containers/{}/json", container.id)).await?;
+    let key = container.reservation.id.0.simple().to_string();
+    let made_for_it = |name: &str| is_anonymous(name) && name.starts_with(&key);
     let mut going = Vec::new();
     for mount in seen["Mounts"].as_array().into_iter().flatten() {
         let Some(engine_name) = mount["Name"].as_str() else {
@@ -412,7 +411,7 @@ pub(super) async fn go_with(
             .store
             .by_engine_name(&app.lease.host, ObjectKind::Volume, engine_name)?;
         if let Some(volume) = volume.filter(|v| v.user == user.id)
-            && volume.container_name.as_deref().is_some_and(is_anonymous)
+            && volume.container_name.as_deref().is_some_and(made_for_it)
         {
             app.store
                 .goes_with(volume.id, Some(container.reservation.id))

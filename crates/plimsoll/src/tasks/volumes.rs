@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use plimsoll_core::State;
-use plimsoll_core::entity::ReservationId;
+use plimsoll_core::entity::{ReservationId, UserId};
 use plimsoll_host::engine::EngineError;
 use plimsoll_store::{ObjectKind, Reservation, ReservationFilter, StoreError};
 
@@ -35,14 +35,27 @@ pub async fn remove(app: &App, volume: &Reservation, force: bool) -> Result<(), 
     Ok(())
 }
 
-/// Removes the volumes whose container has ended. One that another container uses stays. Returns how
-/// many went.
+/// The lock under which a volume is made, mounted and removed.
+#[must_use]
+pub fn lock_name(user: UserId, name: &str) -> String {
+    format!("volume {user} {name}")
+}
+
+/// Removes the volumes whose container has ended. One that another container uses stays, and so does
+/// one that is about to be: the engine would make it anew for that container, and nobody would pay for
+/// it. Returns how many went.
 ///
 /// # Errors
 /// When the ledger cannot be read.
 pub async fn sweep(app: &App) -> Result<usize, StoreError> {
     let mut gone = 0;
     for volume in app.store.volumes_to_go(&app.lease.host)? {
+        let name = volume.container_name.as_deref().unwrap_or_default();
+        let lock = lock_name(volume.user, name);
+        // Not waited for: whoever holds it may be long, and the caller may hold a container's.
+        let Some(_held) = app.container_locks.try_lock(&lock) else {
+            continue;
+        };
         match remove(app, &volume, false).await {
             Ok(()) => gone += 1,
             Err(error) => tracing::debug!(
