@@ -59,6 +59,12 @@ volumes:
   data: {}
 "#;
 
+/// A server whose tenants publish from `first` on: two servers on one host would share the rest.
+fn server(first: u16) -> Server {
+    let first = format!("ports.first={first}");
+    Server::start_with(&common::engine(), &["--set", &first])
+}
+
 fn limits() -> Value {
     json!({"maxMemoryGB": 1, "maxCpuCores": 1, "maxStorageGB": 20, "maxContainers": 10,
            "maxConcurrentContainers": 8})
@@ -105,7 +111,7 @@ fn written(dir: &Path, text: &str) -> std::path::PathBuf {
 fn a_class_runs_one_file_at_once_and_nobody_meets_another() {
     let count = std::env::var("PLIMSOLL_COMPOSE_TENANTS");
     let count: u32 = count.ok().and_then(|n| n.parse().ok()).unwrap_or(4);
-    let server = Server::start();
+    let server = server(26000);
     let dir = tempfile::tempdir().unwrap();
     let file = written(dir.path(), FILE);
     let tenants: Vec<Tenant> = (0..count)
@@ -166,7 +172,7 @@ fn a_class_runs_one_file_at_once_and_nobody_meets_another() {
 /// quota for one of them, since a stop frees what running takes.
 #[test]
 fn a_changed_service_is_made_anew_within_a_quota_for_one_that_runs() {
-    let server = Server::start();
+    let server = server(28000);
     let tight = json!({"maxMemoryGB": 0.125, "maxCpuCores": 0.2, "maxStorageGB": 7,
                        "maxContainers": 6, "maxConcurrentContainers": 4});
     let ada = server.tenant("ada", 65_200, tight);
@@ -191,7 +197,7 @@ fn a_changed_service_is_made_anew_within_a_quota_for_one_that_runs() {
 
 #[test]
 fn what_does_not_fit_says_so_in_composes_own_output() {
-    let server = Server::start();
+    let server = server(28500);
     let ada = server.tenant(
         "ada",
         65_300,
