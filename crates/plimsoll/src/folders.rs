@@ -140,6 +140,11 @@ fn roots(config: &Config, user: &OsUser) -> Vec<PathBuf> {
     roots.collect()
 }
 
+/// Whether folders beyond people's own homes may be mounted.
+pub(crate) fn beyond_home(config: &Config) -> bool {
+    config.mounts.roots.iter().any(|root| root != "~")
+}
+
 /// The user's home, unless it is a place that system accounts have in common.
 pub(crate) fn home(user: &OsUser) -> Option<PathBuf> {
     let home = &user.home;

@@ -287,6 +287,58 @@ fn a_link_swapped_in_the_middle_shows_nothing() {
     assert!(shown > 0, "the honest half works");
 }
 
+/// The runtime enters a working directory as root, past folders that are closed to the tenant.
+#[test]
+fn a_working_directory_is_no_way_into_closed_folders() {
+    let shared = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(shared.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let (account, other) = (Account::new(64_170), Account::new(64_171));
+    let closed = shared.path().join("ben");
+    let open = closed.join("open");
+    std::fs::create_dir_all(&open).unwrap();
+    std::fs::write(open.join("file"), "ben's").unwrap();
+    other.own(&open, 0o755);
+    other.own(&closed, 0o700);
+    let roots = format!(
+        "[mounts]\nroots = [\"~\", \"{}\"]\n",
+        shared.path().display()
+    );
+    let config = shared.path().join("plimsoll.toml");
+    std::fs::write(&config, roots).unwrap();
+    let config = config.display().to_string();
+    let server = Server::start_with(&common::engine(), &["--config", &config]);
+    let ada = account.tenant(&server, "ada");
+    let mount = bind(shared.path(), "/x:ro");
+    let refused = ada.refused(&[
+        "run",
+        "--rm",
+        "-v",
+        &mount,
+        "-w",
+        "/x/ben/open",
+        IMAGE,
+        "cat",
+        "./file",
+    ]);
+    assert!(refused.contains("--workdir"), "{refused}");
+    ada.ok(&[
+        &["run", "-d", "--name", "web"],
+        &SMALL[..],
+        &["-v", &mount, "-w", "/x", IMAGE, "sleep", "1000"],
+    ]
+    .concat());
+    ada.ok(&["exec", "web", "ln", "-s", "/x/ben/open", "/tmp/link"]);
+    for dir in ["/x/ben/open", "/tmp/link"] {
+        let refused = ada.refused(&["exec", "-w", dir, "web", "cat", "./file"]);
+        assert!(refused.contains("--workdir"), "{refused}");
+    }
+    assert_eq!(
+        ada.ok(&["exec", "-w", "/x", "web", "ls", "-d", "ben"]),
+        "ben"
+    );
+    ada.ok(&["rm", "-f", "web"]);
+}
+
 /// A file system mounted on the host, taken away when dropped.
 struct Mounted(PathBuf);
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::json::{Fields, decode_object};
 use super::refusal::Refusal;
-use super::shared::{console, plain, working_dir};
+use super::shared::{console, not_to_enter, plain, safe_to_enter, working_dir};
 
 /// `POST /containers/{id}/exec`, decoded.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -90,6 +90,17 @@ impl ExecRequest {
         }
         owner.clone_into(&mut self.user);
         Ok(())
+    }
+
+    /// Starts where root may go for a tenant: `own` is where the container itself starts.
+    ///
+    /// # Errors
+    /// [`Refusal::Policy`] when another directory was asked for.
+    pub fn check_working_dir(&self, own: &str, mounted_at: &[&str]) -> Result<(), Refusal> {
+        if self.working_dir == own || safe_to_enter(&self.working_dir, mounted_at) {
+            return Ok(());
+        }
+        Err(not_to_enter("WorkingDir".to_owned(), &self.working_dir))
     }
 
     /// The body for the engine.

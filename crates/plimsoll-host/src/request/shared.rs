@@ -30,6 +30,32 @@ pub(crate) fn working_dir(fields: &mut Fields) -> Result<String, Refusal> {
     ))
 }
 
+/// Whether `path` lies below `top`, both without doubled slashes and dots.
+pub(crate) fn is_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top)
+        .is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Whether a directory may be entered by root on a tenant's behalf, which is what the runtime does with
+/// a working directory before it becomes the tenant: it passes closed folders on the way, follows links
+/// and makes what is not there. Only the root, and what is mounted in no other mount, is known not to
+/// lead into somebody else's folder.
+pub(crate) fn safe_to_enter(dir: &str, mounted_at: &[&str]) -> bool {
+    let dir = dir.trim_end_matches('/');
+    dir.is_empty()
+        || (mounted_at.contains(&dir) && !mounted_at.iter().any(|top| is_below(dir, top)))
+}
+
+/// The refusal of a working directory that root would enter for a tenant.
+pub(crate) fn not_to_enter(field: String, dir: &str) -> Refusal {
+    Refusal::policy(
+        field,
+        format!("--workdir {}", super::json::short(dir)),
+        "it is entered before your rights hold, and other people's folders may be on the way",
+        "use / or the very path something is mounted at, and change directory from there",
+    )
+}
+
 /// A terminal's height and width; zero by zero is "not asked".
 pub(crate) fn console(name: &str, size: Option<&[Json]>) -> Result<Option<[u64; 2]>, Refusal> {
     match size {

@@ -399,6 +399,7 @@ pub(super) async fn judged(
         home: os_user
             .and_then(folders::home)
             .map(|home| folders::as_text(&home)),
+        beyond_home: folders::beyond_home(&app.config),
     };
     let instance = app.instance.as_str();
     policy.labels =
@@ -409,6 +410,7 @@ pub(super) async fn judged(
         env: image.config.env.clone(),
         exposed_ports: image.config.exposed_ports.keys().cloned().collect(),
         volumes: image.config.volumes.keys().cloned().collect(),
+        working_dir: image.config.working_dir.clone(),
         health_interval_ns: image.config.healthcheck.interval,
     };
     let judged = judge(request, &policy, &image, &defaults)?;

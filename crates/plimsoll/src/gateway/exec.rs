@@ -10,6 +10,7 @@ use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
 use super::{lifecycle, names, resolve, stream};
+use crate::folders;
 use crate::state::App;
 
 pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>, Refused> {
@@ -22,6 +23,19 @@ pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>
         let seen = upstream::get(&call.app, &path).await?;
         let owner = seen["Config"]["User"].as_str();
         request.run_as(owner.ok_or(Refused::EngineNonsense)?)?;
+        if folders::beyond_home(&call.app.config) {
+            let own = seen["Config"]["WorkingDir"].as_str().unwrap_or_default();
+            let mounts = seen["Mounts"].as_array().into_iter().flatten();
+            let tmpfs = seen["HostConfig"]["Tmpfs"]
+                .as_object()
+                .into_iter()
+                .flatten();
+            let mounted_at: Vec<&str> = mounts
+                .filter_map(|mount| mount["Destination"].as_str())
+                .chain(tmpfs.map(|(path, _)| path.as_str()))
+                .collect();
+            request.check_working_dir(own, &mounted_at)?;
+        }
     }
     let path = format!("/containers/{}/exec", owned.id);
     let made = upstream::post_json(&call.app, &path, request.body().to_string()).await;

@@ -25,6 +25,7 @@ use serde_json::Value;
 
 use super::limits::{Asked, Requested, RestartName, RestartPolicy, memory_swap};
 use super::refusal::Refusal;
+use super::shared::{is_below, not_to_enter, safe_to_enter};
 use body::{Config, HostConfig};
 pub use exact::difference;
 pub use gpu::{GpuAsk, GpuRequest};
@@ -91,6 +92,8 @@ pub struct ImageFacts {
     pub exposed_ports: Vec<String>,
     /// The keys of `Config.Volumes`: each becomes an anonymous volume.
     pub volumes: Vec<String>,
+    /// `Config.WorkingDir`.
+    pub working_dir: String,
     /// `Config.Healthcheck.Interval`, in nanoseconds.
     pub health_interval_ns: Option<i64>,
 }
@@ -232,6 +235,9 @@ pub fn judge(
     let as_owner = mounted.as_owner(&policy.mounts);
     if as_owner {
         run_as_owner(&mut config, &mut host, &policy.mounts, &mut warnings)?;
+        if policy.mounts.beyond_home {
+            check_working_dir(&config.working_dir, &mounted.targets, image)?;
+        }
     }
     host.mounts.clone_from(&mounted.body);
     config.image.clone_from(&image.id);
@@ -332,6 +338,24 @@ fn run_as_owner(
     config.user = owner;
     host.security_opt = vec!["no-new-privileges"];
     Ok(())
+}
+
+/// Root enters the working directory, before the container becomes its owner's.
+fn check_working_dir(asked: &str, targets: &[String], image: &ImageFacts) -> Result<(), Refusal> {
+    let dir = if asked.is_empty() {
+        &image.working_dir
+    } else {
+        asked
+    };
+    let targets: Vec<&str> = targets.iter().map(String::as_str).collect();
+    // The image's own is the administrator's choice, unless something is mounted around it.
+    let of_image = *dir == image.working_dir
+        && !dir.split('/').any(|segment| segment == "..")
+        && !targets.iter().any(|top| is_below(dir, top));
+    if of_image || safe_to_enter(dir, &targets) {
+        return Ok(());
+    }
+    Err(not_to_enter("WorkingDir".to_owned(), dir))
 }
 
 impl Judged {

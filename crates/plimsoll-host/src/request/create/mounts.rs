@@ -14,6 +14,7 @@ use super::{CreateRequest, ImageFacts, is_reserved};
 use crate::request::json::{Fields, short};
 use crate::request::path::looks_like_id;
 use crate::request::refusal::{BadRequest, Refusal};
+use crate::request::shared::is_below;
 
 /// The most mounts in one container.
 const MOUNTS_MAX: usize = 64;
@@ -85,6 +86,8 @@ pub struct MountPolicy {
     pub writes_as: Option<(u32, u32)>,
     /// The owner's home: who only reads, and only there, may do so as any user.
     pub home: Option<String>,
+    /// Folders beyond the home may be mounted: what is below them can be anybody's.
+    pub beyond_home: bool,
 }
 
 impl MountPolicy {
@@ -103,6 +106,8 @@ pub(super) struct Mounted {
     pub(super) body: Vec<Value>,
     pub(super) volumes: Vec<VolumeUse>,
     pub(super) host: Vec<HostUse>,
+    /// Where something is mounted, by whatever kind of mount.
+    pub(super) targets: Vec<String>,
 }
 
 impl Mounted {
@@ -537,6 +542,23 @@ pub(super) fn mounted(
         ));
     }
     let mut mounted = Mounted::default();
+    let writable_beyond = |mount: &Mount| match &mount.source {
+        Source::Host(path) => !mount.read_only && !policy.at_home(path),
+        Source::Volume { .. } | Source::Anonymous(_) => false,
+    };
+    let mut targets: Vec<String> = all.keys().cloned().collect();
+    targets.extend(request.mounts.tmpfs.keys().cloned());
+    for (top, _) in all.iter().filter(|(_, mount)| writable_beyond(mount)) {
+        if let Some(below) = targets.iter().find(|target| is_below(target, top)) {
+            return Err(Refusal::policy(
+                "HostConfig.Mounts",
+                format!("mounting {} in a folder of the host", short(below)),
+                "what is missing on the way would be made by root, in folders that may not be yours",
+                "mount it elsewhere, or mount the folder read-only (:ro)",
+            ));
+        }
+    }
+    mounted.targets = targets;
     for (target, mount) in all {
         let body = match mount.source {
             Source::Host(path) => {

@@ -892,6 +892,7 @@ fn at_home() -> Policy {
             stash: "/run/stash".to_owned(),
             writes_as: Some((1001, 1002)),
             home: Some("/home/alice".to_owned()),
+            beyond_home: true,
         },
         ..policy()
     }
@@ -984,4 +985,58 @@ fn who_reaches_the_host_does_it_with_their_own_rights() {
             "{path}"
         );
     }
+}
+
+/// The runtime enters the working directory, and makes what is missing of it and of mounts' places, as
+/// root: nowhere that somebody else's folders may be on the way.
+#[test]
+fn root_goes_nowhere_for_a_tenant_in_folders_of_the_host() {
+    let image = ImageFacts {
+        working_dir: "/app/src".to_owned(),
+        ..image()
+    };
+    for (binds, dir, refused) in [
+        (r#"["/scratch:/x:ro"]"#, "", None),
+        (r#"["/scratch:/x:ro"]"#, "/", None),
+        (r#"["/scratch:/x:ro"]"#, "/x", None),
+        (r#"["/scratch:/x:ro"]"#, "/x/", None),
+        (r#"["/scratch:/x:ro"]"#, "/app/src", None),
+        (
+            r#"["/scratch:/x:ro"]"#,
+            "/x/ben/project",
+            Some("WorkingDir"),
+        ),
+        (r#"["/scratch:/x:ro"]"#, "/y/../x/ben", Some("WorkingDir")),
+        (r#"["/scratch:/x:ro"]"#, "/tmp/link", Some("WorkingDir")),
+        (r#"["/scratch:/app:ro"]"#, "", Some("WorkingDir")),
+        (
+            r#"["/scratch:/x:ro","v1:/v","v2:/v/l"]"#,
+            "/v/l",
+            Some("WorkingDir"),
+        ),
+        // A link in the home may lead beyond it.
+        (r#"["/home/alice/link:/x"]"#, "/x/ben", Some("WorkingDir")),
+        (r#"["/home/alice:/x:ro"]"#, "/x/ben", None),
+        (r#"["v1:/v"]"#, "/v/x", None),
+        (
+            r#"["/scratch:/x","vol:/x/ben/new"]"#,
+            "/",
+            Some("HostConfig.Mounts"),
+        ),
+        (r#"["/scratch:/x:ro","vol:/x/ben/new"]"#, "/", None),
+        (r#"["/home/alice:/x","vol:/x/node_modules"]"#, "/x", None),
+    ] {
+        let body =
+            format!(r#"{{"Image":"i","WorkingDir":"{dir}","HostConfig":{{"Binds":{binds}}}}}"#);
+        let judged = run_with(body.as_bytes(), &at_home(), &image);
+        assert_eq!(
+            judged.err().map(|r| r.field().to_owned()).as_deref(),
+            refused,
+            "{body}"
+        );
+    }
+    let body = br#"{"Image":"i","WorkingDir":"/x/src","HostConfig":{"Binds":["/home/alice:/x"]}}"#;
+    let mut policy = at_home();
+    policy.mounts.beyond_home = false;
+    assert!(run_with(body, &policy, &image).is_ok());
 }
