@@ -10,31 +10,15 @@ ROUNDS=${BENCH_ROUNDS:-3}
 PAGE=$REPO/docs/benchmarks.md
 RESULTS=$RUN_DIR/bench.jsonl
 
-engine_started=0
-cleanup() {
-  local rc=$?
-  trap '' INT TERM HUP
-  trap - EXIT
-  if [[ $engine_started -eq 1 ]]; then
-    "$REPO/scripts/engine.sh" stop || rc=1
-    remove_empty_cgroups
-  fi
-  exit "$rc"
-}
 
 need_root
 need_engine_packages
 need_build_packages
 mkdir -p "$RUN_DIR"
 cd "$REPO"
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+end_with end_engine
 
-engine=$("$REPO/scripts/engine.sh" start)
-if [[ $engine == started ]]; then engine_started=1; fi
-"$REPO/scripts/image.sh"
-if [[ $ENGINE_SOCKET != "$DEFAULT_ENGINE_SOCKET" ]]; then export PLIMSOLL_ENGINE=unix://$ENGINE_SOCKET; fi
+enter_engine
 
 say "building (release profile)"
 cargo build --locked --release --package plimsoll --bin plimsoll

@@ -27,25 +27,9 @@ if [[ ! -x $tool/bin/cargo-tarpaulin ]]; then
   rm -rf "$CACHE_DIR/build"
 fi
 
-engine_started=0
-cleanup() {
-  local rc=$?
-  trap '' INT TERM HUP
-  trap - EXIT
-  if [[ $engine_started -eq 1 ]]; then
-    "$REPO/scripts/engine.sh" stop || rc=1
-    remove_empty_cgroups
-  fi
-  exit "$rc"
-}
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+end_with end_engine
 
-engine=$("$REPO/scripts/engine.sh" start)
-if [[ $engine == started ]]; then engine_started=1; fi
-"$REPO/scripts/image.sh"
-if [[ $ENGINE_SOCKET != "$DEFAULT_ENGINE_SOCKET" ]]; then export PLIMSOLL_ENGINE=unix://$ENGINE_SOCKET; fi
+enter_engine
 
 # --engine llvm: what the server does as a child of a test counts too, and nothing runs under
 # ptrace. A folder of its own: instrumented objects would evict those of `make test`.

@@ -146,3 +146,46 @@ remove_empty_cgroups() {
     find "$root" -depth -type d -exec rmdir {} \; 2>/dev/null || true
   done
 }
+
+# Makes sure of an engine with the example image, and tells the tests where it is. Starts one where none
+# runs, which leave_engine stops again.
+engine_started=0
+enter_engine() {
+  local engine
+  engine=$("$REPO/scripts/engine.sh" start)
+  if [[ $engine == started ]]; then engine_started=1; fi
+  "$REPO/scripts/image.sh"
+  # The default is what the tests use anyway.
+  if [[ $ENGINE_SOCKET != "$DEFAULT_ENGINE_SOCKET" ]]; then export PLIMSOLL_ENGINE=unix://$ENGINE_SOCKET; fi
+}
+
+leave_engine() {
+  [[ $engine_started -eq 1 ]] || return 0
+  local rc=0
+  "$REPO/scripts/engine.sh" stop || rc=1
+  # Only where the engine was ours alone: an empty cgroup of another Plimsoll holds its caps.
+  remove_empty_cgroups
+  return "$rc"
+}
+
+# end_with FUNCTION: has the script end with it, however it ends. It begins with `ending`.
+end_with() {
+  # shellcheck disable=SC2064 # now is when the name is known
+  trap "$1" EXIT
+  trap 'exit 130' INT
+  trap 'exit 143' TERM HUP
+}
+
+# A second Ctrl-C must not cut the tidying short.
+ending() {
+  trap '' INT TERM HUP
+  trap - EXIT
+}
+
+# The end of a script that needs nothing tidied but its engine.
+end_engine() {
+  local rc=$?
+  ending
+  leave_engine || rc=1
+  exit "$rc"
+}

@@ -24,36 +24,24 @@ traces() {
 new_traces() { comm -13 <(printf '%s\n' "$before" | sort) <(traces | sort); }
 no_new_traces() { [[ -z $(new_traces) ]]; }
 
-engine_started=0
 cleanup() {
   local rc=$?
-  trap '' INT TERM HUP
-  trap - EXIT
-  if [[ $engine_started -eq 1 ]]; then
-    step engine stop
-    "$REPO/scripts/engine.sh" stop || rc=1
-    # Only where the engine was ours alone: an empty cgroup of another Plimsoll holds its caps.
-    remove_empty_cgroups
-  fi
+  ending
+  if [[ $engine_started -eq 1 ]]; then step engine stop; fi
+  leave_engine || rc=1
   if [[ $rc -eq 0 ]]; then step "all passed in $SECONDS s"; else step "FAILED (exit $rc) after $SECONDS s"; fi
   exit "$rc"
 }
 
 need_root
 cd "$REPO"
-trap cleanup EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM HUP
+end_with cleanup
 
 step engine and image
 need_engine_packages
 need_client_packages
 need_build_packages
-engine=$("$REPO/scripts/engine.sh" start)
-if [[ $engine == started ]]; then engine_started=1; fi
-"$REPO/scripts/image.sh"
-# The default is what the tests use anyway.
-if [[ $ENGINE_SOCKET != "$DEFAULT_ENGINE_SOCKET" ]]; then export PLIMSOLL_ENGINE=unix://$ENGINE_SOCKET; fi
+enter_engine
 before=$(traces)
 
 step formatting

@@ -6,7 +6,7 @@
 //! standard input. See [`plimsoll_host::folders`] for what it does and why it is safe.
 
 use std::io::{self, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 
 use plimsoll_core::entity::ReservationId;
@@ -323,10 +323,4 @@ pub async fn restore(config: &Config, store: &plimsoll_store::Store) -> Result<u
     } else {
         Err(failures.join("; "))
     }
-}
-
-/// A path as it goes into the engine's body.
-#[must_use]
-pub(crate) fn as_text(path: &Path) -> String {
-    path.display().to_string()
 }

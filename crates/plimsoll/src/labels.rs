@@ -1,6 +1,10 @@
 //! The labels Plimsoll puts on containers. They help to find things; ownership is read from the
 //! ledger alone, since images and commits can carry any label.
 
+use std::collections::BTreeMap;
+
+use plimsoll_core::entity::ReservationId;
+
 /// Everything under it is Plimsoll's.
 pub const PREFIX: &str = "plimsoll.";
 /// The instance whose container it is.
@@ -15,3 +19,9 @@ pub const TEAM: &str = "plimsoll.team";
 pub const PROJECT: &str = "plimsoll.project";
 /// The host ports it publishes and what was asked in place of each: `20030:8080,20001:0`.
 pub const PORTS: &str = "plimsoll.ports";
+
+/// The reservation that labels name.
+#[must_use]
+pub fn reservation(labels: &BTreeMap<String, String>) -> Option<ReservationId> {
+    labels.get(RESERVATION)?.parse().ok()
+}

@@ -13,6 +13,7 @@ pub mod clamp;
 pub mod cli;
 pub mod clock;
 pub mod config;
+mod connections;
 pub mod engine_facts;
 pub mod engine_tls;
 pub mod folders;

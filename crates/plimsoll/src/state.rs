@@ -11,6 +11,7 @@ use plimsoll_store::{Deed, HostLease, Store};
 
 use crate::clock::{Clock, new_id};
 use crate::config::Config;
+use crate::labels;
 use crate::limits::Limits;
 use crate::meter::Meter;
 use crate::tasks::TaskBoard;
@@ -66,6 +67,18 @@ pub struct Wake {
 }
 
 impl App {
+    /// How long a reservation of the gateway's is kept without a commit, milliseconds.
+    #[must_use]
+    pub fn gateway_ttl_ms(&self) -> i64 {
+        i64::try_from(self.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2)
+    }
+
+    /// What is on the engine for this instance, as a filter by label.
+    #[must_use]
+    pub fn instance_label(&self) -> String {
+        format!("{}={}", labels::INSTANCE, self.instance.as_str())
+    }
+
     /// A step on a reservation, taken now.
     #[must_use]
     pub fn deed(&self) -> Deed {

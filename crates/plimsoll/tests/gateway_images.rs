@@ -990,13 +990,12 @@ fn a_push_that_hangs_shows_nothing_and_a_crash_leaves_nothing() {
     let allow = format!("registries.allow={}", silent.local_addr().unwrap());
     let mut house = House::with(64_090, &["--set", &allow]);
     make(&house.ada, &name, "hanging");
-    let mut push = house
-        .ada
-        .command(&["push", &name])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let pushing = |house: &House| {
+        let mut push = house.ada.command(&["push", &name]);
+        push.stdout(Stdio::null()).stderr(Stdio::null());
+        push.spawn().unwrap()
+    };
+    let mut push = pushing(&house);
     let on_engine = |house: &House| {
         let listed = house.server.docker(&["images", "-q", &name]).stdout;
         !listed.is_empty()
@@ -1015,13 +1014,7 @@ fn a_push_that_hangs_shows_nothing_and_a_crash_leaves_nothing() {
     wait_for("the name to be gone", || (!on_engine(&house)).then_some(()));
     house.ada.ok(&["image", "inspect", &name]);
     // One that is given up is ended by itself.
-    let mut push = house
-        .ada
-        .command(&["push", &name])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .unwrap();
+    let mut push = pushing(&house);
     wait_for("the name to be on the engine", || {
         on_engine(&house).then_some(())
     });

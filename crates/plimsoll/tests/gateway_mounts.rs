@@ -89,6 +89,12 @@ fn run(tenant: &Tenant, options: &[&str], command: &[&str]) -> String {
     tenant.ok(&[&["run", "--rm"], &SMALL[..], options, &[IMAGE], command].concat())
 }
 
+/// A container of this name that stays.
+fn web(tenant: &Tenant, options: &[&str]) {
+    let stays = [IMAGE, "sleep", "1000"];
+    tenant.ok(&[&["run", "-d", "--name", "web"], &SMALL[..], options, &stays].concat());
+}
+
 fn bind(path: &Path, rest: &str) -> String {
     format!("{}:{rest}", path.display())
 }
@@ -127,12 +133,7 @@ fn a_student_works_in_a_folder_of_their_home() {
     ]);
     assert!(refused.contains("Read-only"), "{refused}");
 
-    ada.ok(&[
-        &["run", "-d", "--name", "web"],
-        &SMALL[..],
-        &["-v", &mount, IMAGE, "sleep", "1000"],
-    ]
-    .concat());
+    web(&ada, &["-v", &mount]);
     let seen = ada.ok(&["inspect", "web"]);
     assert!(
         seen.contains(&work.display().to_string()) && !seen.contains("plimsoll-mounts"),
@@ -171,12 +172,7 @@ fn what_is_mounted_is_open_to_nobody_else_on_the_host() {
     let work = account.folder("work");
     std::fs::write(work.join("file"), "words").unwrap();
     let mount = bind(&work, "/w:ro");
-    ada.ok(&[
-        &["run", "-d", "--name", "web"],
-        &SMALL[..],
-        &["-v", &mount, IMAGE, "sleep", "1000"],
-    ]
-    .concat());
+    web(&ada, &["-v", &mount]);
     let stash = Path::new("/run/plimsoll-mounts").join(server.instance());
     let container = std::fs::read_dir(&stash).unwrap().next().unwrap().unwrap();
     let file = container.path().join("0/file");
@@ -321,12 +317,7 @@ fn a_working_directory_is_no_way_into_closed_folders() {
         "./file",
     ]);
     assert!(refused.contains("--workdir"), "{refused}");
-    ada.ok(&[
-        &["run", "-d", "--name", "web"],
-        &SMALL[..],
-        &["-v", &mount, "-w", "/x", IMAGE, "sleep", "1000"],
-    ]
-    .concat());
+    web(&ada, &["-v", &mount, "-w", "/x"]);
     ada.ok(&["exec", "web", "ln", "-s", "/x/ben/open", "/tmp/link"]);
     for dir in ["/x/ben/open", "/tmp/link"] {
         let refused = ada.refused(&["exec", "-w", dir, "web", "cat", "./file"]);
@@ -367,12 +358,7 @@ fn what_the_host_mounts_below_a_folder_neither_shows_nor_goes_with_it() {
     let disk = account.folder("disk");
     let _outer = Mounted::tmpfs(&disk);
     account.own(&disk, 0o755);
-    ada.ok(&[
-        &["run", "-d", "--name", "web"],
-        &SMALL[..],
-        &["-v", &bind(&disk, "/w"), IMAGE, "sleep", "1000"],
-    ]
-    .concat());
+    web(&ada, &["-v", &bind(&disk, "/w")]);
     let below = disk.join("below");
     std::fs::create_dir(&below).unwrap();
     let _inner = Mounted::tmpfs(&below);
@@ -391,12 +377,7 @@ fn mounts_outlive_a_crash_of_the_server() {
     let work = account.folder("work");
     std::fs::write(work.join("file"), "words").unwrap();
     let mount = bind(&work, "/w:ro");
-    ada.ok(&[
-        &["run", "-d", "--name", "web"],
-        &SMALL[..],
-        &["-v", &mount, IMAGE, "sleep", "1000"],
-    ]
-    .concat());
+    web(&ada, &["-v", &mount]);
     let id = server.full_id("ada", "web");
     server.crash();
     assert_eq!(

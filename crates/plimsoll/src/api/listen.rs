@@ -9,21 +9,16 @@ use axum::extract::Request;
 use axum::serve::Listener;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream, unix};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 use tower::Service;
 
 use super::problem::Problem;
 use super::{Bounds, router_within};
+use crate::connections::{self, Ending, Open};
 use crate::gateway::Peer;
 use crate::limits::{Place, Share, TooMany, Who};
 use crate::state::App;
-
-/// The most bytes of a request's head.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Serves the API over TCP; callers carry a token.
 pub async fn serve_tcp(
@@ -71,18 +66,16 @@ async fn serve<L: Listener>(
     shutdown: impl Future<Output = ()> + Send,
 ) {
     let router = router_within(Arc::clone(&app), bounds);
-    let (over, ending) = watch::channel(false);
-    let mut connections = JoinSet::new();
+    let mut open = Open::default();
     tokio::pin!(shutdown);
     loop {
         tokio::select! {
             () = &mut shutdown => break,
-            // Finished connections are let go of as they end.
-            Some(_) = connections.join_next() => {}
+            () = open.some_ended() => {}
             // Waits and tries again where there are no descriptors left.
             (stream, from) = listener.accept() => {
-                let (app, router, ending) = (Arc::clone(&app), router.clone(), ending.clone());
-                connections.spawn(async move {
+                let (app, router) = (Arc::clone(&app), router.clone());
+                open.add(|ending| async move {
                     let (peer, who) = who(&app, &stream, &from);
                     match app.limits.enter(who, app.clock.monotonic()) {
                         Ok(place) => connection(stream, peer, &place, router, bounds, ending).await,
@@ -94,8 +87,7 @@ async fn serve<L: Listener>(
     }
     // Whoever comes now is told at once that nobody listens.
     drop(listener);
-    let _ = over.send(true);
-    while connections.join_next().await.is_some() {}
+    open.end().await;
 }
 
 async fn connection<S>(
@@ -104,7 +96,7 @@ async fn connection<S>(
     place: &Place,
     router: Router,
     bounds: Bounds,
-    mut ending: watch::Receiver<bool>,
+    ending: Ending,
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -117,21 +109,7 @@ async fn connection<S>(
         let mut router = router.clone();
         async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|e| match e {})) }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(bounds.head_timeout)
-        .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = async { let _ = ending.wait_for(|over| *over).await; } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
-        // Clients go away in the middle of things all the time.
+    if let Err(error) = connections::http1(stream, service, bounds.head_timeout, ending).await {
         tracing::debug!(%error, "a connection to the API ended early");
     }
 }

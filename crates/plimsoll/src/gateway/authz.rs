@@ -16,16 +16,13 @@ use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
 use serde_json::json;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::watch;
-use tokio::task::JoinSet;
 
 use super::answer::{self, Body};
 use super::refused::Refused;
-use super::{HEAD_MAX, cannot_accept};
+use crate::connections::{self, Ending};
 use crate::state::App;
 use asked::Asked;
 use judge::Creating;
@@ -73,44 +70,17 @@ pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<
         app,
         creating: Creating::default(),
     });
-    let (over, ending) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    tokio::pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(connection(Arc::clone(&plugin), stream, ending.clone()));
-                }
-                Err(error) => cannot_accept(&error).await,
-            },
-        }
-    }
-    let _ = over.send(true);
-    while connections.join_next().await.is_some() {}
+    let next = || listener.accept();
+    let serve = |(stream, _), ending| connection(Arc::clone(&plugin), stream, ending);
+    connections::accept(next, serve, shutdown).await.end().await;
 }
 
-async fn connection(plugin: Arc<Plugin>, stream: UnixStream, mut ending: watch::Receiver<bool>) {
+async fn connection(plugin: Arc<Plugin>, stream: UnixStream, ending: Ending) {
     let service = service_fn(|request: Request<Incoming>| {
         let plugin = Arc::clone(&plugin);
         async move { Ok::<Response<Body>, Infallible>(plugin.answer(request).await) }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(PATIENCE)
-        .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service);
-    tokio::pin!(connection);
-    let ended = tokio::select! {
-        ended = &mut connection => ended,
-        () = async { let _ = ending.wait_for(|over| *over).await; } => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = ended {
+    if let Err(error) = connections::http1(stream, service, PATIENCE, ending).await {
         tracing::debug!(%error, "a connection of the engine ended early");
     }
 }

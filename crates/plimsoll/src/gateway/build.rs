@@ -59,13 +59,8 @@ pub(super) async fn build(mut call: Call) -> Result<Response<Body>, Refused> {
         let most = images::most(&call.app, &call.user).await?;
         Ok((request, logins, team, most))
     };
-    let (request, logins, team, most) = match judged.await {
-        Ok(judged) => judged,
-        Err(refused) => {
-            pipe::drain(upload).await;
-            return Err(refused);
-        }
-    };
+    let (judged, upload) = pipe::or_drained(judged.await, upload).await?;
+    let (request, logins, team, most) = judged;
     let (app, user, connection) = (call.app, call.user, call.connection);
     let done = tokio::spawn(async move {
         // One after the other, so that what a build leaves behind is known to be its own.
@@ -74,13 +69,8 @@ pub(super) async fn build(mut call: Call) -> Result<Response<Body>, Refused> {
             .lock(&format!("build {}", user.id))
             .await;
         let slot = connection.place.large_body().await;
-        let charge = match Charge::begin(&app, &user, team, &request).await {
-            Ok(charge) => charge,
-            Err(refused) => {
-                pipe::drain(upload).await;
-                return Err(refused);
-            }
-        };
+        let charge = Charge::begin(&app, &user, team, &request).await;
+        let (charge, upload) = pipe::or_drained(charge, upload).await?;
         let arrival = Arrival::begin(&app, &user)?;
         let query = engine_query(&app, &user, &request, &charge, &arrival).await;
         let sent = match query {
@@ -172,8 +162,6 @@ impl Charge {
         let id = ReservationId(new_id());
         let in_flight = app.in_flight.enter(id);
         let now_ms = app.clock.now_ms();
-        let ttl_ms =
-            i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2);
         let amounts = Amounts::ZERO
             .with(Dimension::Cpu, cpu.0)
             .with(Dimension::Memory, memory.0)
@@ -196,7 +184,7 @@ impl Charge {
             image: Some("docker build".to_owned()),
             goes_with: None,
             host_mounts: Vec::new(),
-            expires_ms: now_ms + ttl_ms,
+            expires_ms: now_ms + app.gateway_ttl_ms(),
             now_ms,
         };
         let mut admission = app.store.reserve(reserve()).await?;

@@ -324,15 +324,10 @@ async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError
         idempotency: None,
         container_name: Some(intent.name.clone()),
         image: Some(intent.image.clone()),
-        expires_ms: now_ms + ttl_ms(app),
+        expires_ms: now_ms + app.gateway_ttl_ms(),
         now_ms,
     };
     app.store.reserve(new).await
-}
-
-/// How long a reservation of the gateway's is kept without a commit, milliseconds.
-pub(super) fn ttl_ms(app: &App) -> i64 {
-    i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2)
 }
 
 /// Settles every active container of a user, within [`SETTLE_TIMEOUT`], but for the one whose lock the
@@ -394,11 +389,11 @@ pub(super) async fn judged(
     policy.mounts = MountPolicy {
         volume_prefix: names::in_engine(&user.name, user.id, ""),
         key: id.0.simple().to_string(),
-        stash: folders::as_text(&folders::stash(&app.config)),
+        stash: folders::stash(&app.config).display().to_string(),
         writes_as: os_user.map(|os_user| (os_user.uid, os_user.gid)),
         home: os_user
             .and_then(folders::home)
-            .map(|home| folders::as_text(&home)),
+            .map(|home| home.display().to_string()),
         beyond_home: folders::beyond_home(&app.config),
     };
     let instance = app.instance.as_str();

@@ -36,13 +36,12 @@ use http::StatusCode;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response};
-use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::json;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
-use tokio::task::JoinSet;
 
+use crate::connections::{self, Ending, is_over};
 use crate::limits::{Place, Share, TooMany};
 use crate::state::App;
 use answer::Body;
@@ -54,36 +53,12 @@ pub use tls::serve as serve_tls;
 /// A head that takes longer than this is not coming. Also how long an idle connection is kept.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The most bytes of a request's head.
-const HEAD_MAX: usize = 64 * 1024;
-
 /// Serves tenants on a unix socket until `shutdown`. Requests that change something are finished
 /// then; streams, which may go on for as long as a container does, are cut.
 pub async fn serve(app: Arc<App>, listener: UnixListener, shutdown: impl Future<Output = ()>) {
-    let (over, ending) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    tokio::pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            // Finished connections are let go of as they end.
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => {
-                    connections.spawn(serve_socket(Arc::clone(&app), stream, ending.clone()));
-                }
-                Err(error) => cannot_accept(&error).await,
-            },
-        }
-    }
-    let _ = over.send(true);
-    while connections.join_next().await.is_some() {}
-}
-
-/// Out of descriptors, most likely: connections that end give some back.
-async fn cannot_accept(error: &std::io::Error) {
-    tracing::warn!(%error, "cannot accept a tenant's connection");
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let next = || listener.accept();
+    let serve = |(stream, _), ending| serve_socket(Arc::clone(&app), stream, ending);
+    connections::accept(next, serve, shutdown).await.end().await;
 }
 
 async fn serve_socket(app: Arc<App>, stream: UnixStream, ending: Ending) {
@@ -116,7 +91,7 @@ impl Connection {
     }
 }
 
-async fn serve_connection<S>(app: Arc<App>, stream: S, peer: Peer, place: Place, mut ending: Ending)
+async fn serve_connection<S>(app: Arc<App>, stream: S, peer: Peer, place: Place, ending: Ending)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -141,33 +116,13 @@ where
             Ok::<Response<Body>, Infallible>(response)
         }
     });
-    let connection = hyper::server::conn::http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(HEAD_MAX)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(connection);
     let ended = tokio::select! {
-        ended = &mut connection => ended,
+        ended = connections::http1(stream, service, HEAD_TIMEOUT, ending) => ended,
         () = own.barred(&app) => return,
-        () = is_over(&mut ending) => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
     };
     if let Err(error) = ended {
-        // Clients go away in the middle of things all the time.
         tracing::debug!(%error, "a tenant's connection ended early");
     }
-}
-
-/// True once the server is to end.
-type Ending = watch::Receiver<bool>;
-
-/// Resolves when the server is to end.
-async fn is_over(ending: &mut Ending) {
-    let _ = ending.wait_for(|over| *over).await;
 }
 
 /// Tells a client that it has too many connections, in Docker's shape.

@@ -26,7 +26,7 @@ use super::answer::{self, Body};
 use super::refused::Refused;
 use super::resolve;
 use super::route::Call;
-use super::{Ending, is_over};
+use crate::connections::{Ending, is_over};
 use crate::state::App;
 
 /// Bytes of input passed on at a time.

@@ -12,13 +12,13 @@ use rustix::net::sockopt;
 use rustls::{PeerIncompatible, ServerConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::JoinSet;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Peer, cannot_accept, serve_connection, turn_away};
+use super::{Peer, serve_connection, turn_away};
 use crate::ca;
+use crate::connections::{self, Ending};
 use crate::limits::Who;
 use crate::state::App;
 use crate::tasks::in_full;
@@ -48,28 +48,22 @@ pub async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
-    let (over, ending) = watch::channel(false);
-    let mut connections = JoinSet::new();
-    tokio::pin!(shutdown);
-    loop {
-        tokio::select! {
-            () = &mut shutdown => break,
-            Some(_) = connections.join_next() => {}
-            accepted = listener.accept() => match accepted {
-                Ok((stream, from)) => match Arc::clone(&handshakes).try_acquire_owned() {
-                    Ok(turn) => {
-                        let (app, acceptor) = (Arc::clone(&app), acceptor.clone());
-                        connections.spawn(arrive(app, acceptor, stream, from, turn, ending.clone()));
-                    }
-                    Err(_) => tracing::warn!(%from, "too many TLS handshakes are under way: turned away"),
-                },
-                Err(error) => cannot_accept(&error).await,
-            },
+    let next = || listener.accept();
+    let serve = |(stream, from), ending| {
+        let (app, acceptor) = (Arc::clone(&app), acceptor.clone());
+        let turn = Arc::clone(&handshakes).try_acquire_owned();
+        async move {
+            match turn {
+                Ok(turn) => arrive(app, acceptor, stream, from, turn, ending).await,
+                Err(_) => {
+                    tracing::warn!(%from, "too many TLS handshakes are under way: turned away");
+                }
+            }
         }
-    }
+    };
+    let open = connections::accept(next, serve, shutdown).await;
     drop(listener);
-    let _ = over.send(true);
-    while connections.join_next().await.is_some() {}
+    open.end().await;
 }
 
 async fn arrive(
@@ -78,7 +72,7 @@ async fn arrive(
     stream: TcpStream,
     from: SocketAddr,
     turn: OwnedSemaphorePermit,
-    ending: watch::Receiver<bool>,
+    ending: Ending,
 ) {
     let now = app.clock.monotonic();
     let machine = app.limits.share(Who::address(from.ip()), now);

@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
 
 use super::answer::{self, Body};
-use super::create::{header, team_choice, ttl_ms};
+use super::create::{header, team_choice};
 use super::names;
 use super::refused::Refused;
 use super::resolve::{self, Owned};
@@ -131,7 +131,7 @@ impl Maker<'_> {
             idempotency: None,
             container_name: Some(name.to_owned()),
             image: None,
-            expires_ms: now_ms + ttl_ms(app),
+            expires_ms: now_ms + app.gateway_ttl_ms(),
             now_ms,
         };
         let admission = app.store.reserve(new).await?;
@@ -290,7 +290,7 @@ async fn own_listed(
     mut filters: plimsoll_host::request::query::Filters,
 ) -> Result<Vec<(Owned, Value)>, Refused> {
     let label = filters.entry("label".to_owned()).or_default();
-    label.push(format!("{}={}", labels::INSTANCE, app.instance.as_str()));
+    label.push(app.instance_label());
     label.push(format!("{}={}", labels::USER, user.id));
     let query = QueryBuilder::new().filters(&filters).finish();
     let mut listed = upstream::get(app, &format!("/volumes{query}")).await?;

@@ -2,7 +2,7 @@
 //! committed is bound, what never came is voided, and nobody's is removed.
 
 use plimsoll_core::State;
-use plimsoll_core::entity::{ReservationId, UserId};
+use plimsoll_core::entity::UserId;
 use plimsoll_host::engine::Network;
 use plimsoll_store::{ObjectKind, Origin, Reservation, ReservationFilter, StoreError};
 use tokio::sync::OwnedMutexGuard;
@@ -12,6 +12,7 @@ use crate::labels;
 use crate::settle::SettleError;
 use crate::state::App;
 use crate::tasks::in_full;
+use crate::tasks::reconcile::row_of;
 
 /// One at a time may make, remove or settle a user's networks.
 pub async fn lock(app: &App, user: UserId) -> OwnedMutexGuard<()> {
@@ -32,7 +33,8 @@ pub async fn settle(app: &App, row: &Reservation) -> Result<Reservation, SettleE
     }
     // It was made under this name with this key, or not at all: nobody else makes it meanwhile.
     let seen = app.engine.network(&engine_name(row)).await?;
-    let ours = seen.filter(|n| n.name == engine_name(row) && key(n) == Some(row.id));
+    let ours = seen
+        .filter(|n| n.name == engine_name(row) && labels::reservation(&n.labels) == Some(row.id));
     Ok(match ours {
         Some(network) => {
             app.store
@@ -43,18 +45,13 @@ pub async fn settle(app: &App, row: &Reservation) -> Result<Reservation, SettleE
     })
 }
 
-/// The reservation a network's label names.
-fn key(network: &Network) -> Option<ReservationId> {
-    network.labels.get(labels::RESERVATION)?.parse().ok()
-}
-
 /// One comparison; returns how many differences were mended.
 ///
 /// # Errors
 /// In words, when the engine or the ledger cannot be asked.
 pub async fn reconcile(app: &App) -> Result<usize, String> {
     let began_ms = app.clock.now_ms();
-    let label = format!("{}={}", labels::INSTANCE, app.instance.as_str());
+    let label = app.instance_label();
     let listed = app.engine.networks(&[&label]).await;
     let listed = listed.map_err(|e| in_full(&e))?;
     let mut mended = 0;
@@ -63,7 +60,9 @@ pub async fn reconcile(app: &App) -> Result<usize, String> {
             Some(id) => listed.iter().any(|n| n.id == *id),
             // Not there yet, and still expected.
             None => {
-                let came = listed.iter().any(|n| key(n) == Some(row.id));
+                let came = listed
+                    .iter()
+                    .any(|n| labels::reservation(&n.labels) == Some(row.id));
                 !came && row.expires_ms.is_none_or(|at| at >= began_ms)
             }
         };
@@ -90,13 +89,8 @@ pub async fn reconcile(app: &App) -> Result<usize, String> {
 
 /// Removes a network that came after its reservation had ended: nobody could reach it any more.
 async fn orphan(app: &App, network: &Network) -> Result<bool, String> {
-    let Some(id) = key(network).filter(|id| !app.in_flight.contains(*id)) else {
+    let Some(row) = row_of(app, labels::reservation(&network.labels))? else {
         return Ok(false);
-    };
-    let row = match app.store.reservation(id) {
-        Ok(row) => row,
-        Err(StoreError::NotFound { .. }) => return Ok(false),
-        Err(error) => return Err(in_full(&error)),
     };
     let owner = network.labels.get(labels::USER);
     let ours = row.kind == ObjectKind::Network

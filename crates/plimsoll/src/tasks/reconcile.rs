@@ -76,7 +76,7 @@ pub async fn run(app: Arc<App>) -> Result<String, String> {
 async fn reconcile(app: &App) -> Result<Mended, String> {
     engine_facts(app).await.map_err(|e| in_full(&e))?;
     let began_ms = app.clock.now_ms();
-    let label = format!("{}={}", labels::INSTANCE, app.instance.as_str());
+    let label = app.instance_label();
     let listed = app
         .engine
         .list(true, &[&label])
@@ -110,7 +110,9 @@ async fn reconcile(app: &App) -> Result<Mended, String> {
             }
             None => {
                 let expired = row.expires_ms.is_some_and(|at| at < began_ms);
-                let came = listed.iter().any(|c| reservation_of(c) == Some(row.id));
+                let came = listed
+                    .iter()
+                    .any(|c| labels::reservation(&c.labels) == Some(row.id));
                 if expired && !came {
                     app.store
                         .void(row.id, began_ms)
@@ -157,24 +159,23 @@ fn agrees(row: &Reservation, seen: Option<&ContainerSummary>) -> bool {
     }
 }
 
-/// The reservation a container's label names.
-fn reservation_of(container: &ContainerSummary) -> Option<ReservationId> {
-    container.labels.get(labels::RESERVATION)?.parse().ok()
+/// The row that an object's label names, unless its making is under way.
+pub(super) fn row_of(app: &App, key: Option<ReservationId>) -> Result<Option<Reservation>, String> {
+    let Some(id) = key.filter(|id| !app.in_flight.contains(*id)) else {
+        return Ok(None);
+    };
+    match app.store.reservation(id) {
+        Ok(row) => Ok(Some(row)),
+        Err(StoreError::NotFound { .. }) => Ok(None),
+        Err(error) => Err(in_full(&error)),
+    }
 }
 
 /// Binds a container whose commit was lost to its reservation: the key on it binds once, to one
 /// container. Anything else that carries a key is a copy, and not ours.
 async fn bind(app: &App, container: &ContainerSummary) -> Result<bool, String> {
-    let Some(id) = reservation_of(container) else {
+    let Some(row) = row_of(app, labels::reservation(&container.labels))? else {
         return Ok(false);
-    };
-    if app.in_flight.contains(id) {
-        return Ok(false);
-    }
-    let row = match app.store.reservation(id) {
-        Ok(row) => row,
-        Err(StoreError::NotFound { .. }) => return Ok(false),
-        Err(error) => return Err(in_full(&error)),
     };
     let ours = row.origin == Origin::Gateway && row.host == app.lease.host;
     if !ours || row.container.is_some() || row.state == State::Released {
@@ -194,7 +195,7 @@ async fn bind(app: &App, container: &ContainerSummary) -> Result<bool, String> {
         }
         let bound = app
             .store
-            .bound(id, id_text.clone(), State::Active, app.clock.now_ms())
+            .bound(row.id, id_text.clone(), State::Active, app.clock.now_ms())
             .await;
         match bound {
             Ok(_) => {}

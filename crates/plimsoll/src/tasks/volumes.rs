@@ -11,6 +11,7 @@ use crate::gateway::engine_name;
 use crate::labels;
 use crate::state::App;
 use crate::tasks::in_full;
+use crate::tasks::reconcile::row_of;
 
 /// A volume could not be removed.
 #[derive(Debug, thiserror::Error)]
@@ -75,15 +76,12 @@ pub async fn sweep(app: &App) -> Result<usize, StoreError> {
 /// In words, when the engine or the ledger cannot be asked.
 pub async fn reconcile(app: &App, began_ms: i64) -> Result<usize, String> {
     let words = |error: StoreError| in_full(&error);
-    let label = format!("{}={}", labels::INSTANCE, app.instance.as_str());
+    let label = app.instance_label();
     let listed = app.engine.volumes(&[&label]).await;
     let listed: HashMap<String, Option<ReservationId>> = listed
         .map_err(|e| in_full(&e))?
         .into_iter()
-        .map(|volume| {
-            let key = volume.labels.get(labels::RESERVATION);
-            (volume.name, key.and_then(|key| key.parse().ok()))
-        })
+        .map(|volume| (volume.name, labels::reservation(&volume.labels)))
         .collect();
     let filter = ReservationFilter {
         kind: ObjectKind::Volume,
@@ -128,13 +126,8 @@ pub async fn reconcile(app: &App, began_ms: i64) -> Result<usize, String> {
 
 /// Charges a volume whose commit was lost, or that is there although its row has ended.
 async fn bind(app: &App, name: String, key: Option<ReservationId>) -> Result<bool, String> {
-    let Some(id) = key.filter(|id| !app.in_flight.contains(*id)) else {
+    let Some(row) = row_of(app, key)? else {
         return Ok(false);
-    };
-    let row = match app.store.reservation(id) {
-        Ok(row) => row,
-        Err(StoreError::NotFound { .. }) => return Ok(false),
-        Err(error) => return Err(in_full(&error)),
     };
     let ours = row.kind == ObjectKind::Volume
         && row.host == app.lease.host
@@ -151,7 +144,7 @@ async fn bind(app: &App, name: String, key: Option<ReservationId>) -> Result<boo
         return Ok(false);
     }
     let now_ms = app.clock.now_ms();
-    let bound = app.store.bound(id, name, State::Active, now_ms).await;
+    let bound = app.store.bound(row.id, name, State::Active, now_ms).await;
     match bound {
         Ok(_) => Ok(true),
         // The commit was only slow.

@@ -117,16 +117,8 @@ impl Server {
 
     /// Ends the process as a power cut would, and starts another on what it left.
     pub fn crash_and_restart(&mut self) {
-        self.process.kill().unwrap();
-        self.process.wait().unwrap();
-        self.process = spawn(
-            self.dir.path(),
-            &self.instance,
-            &self.engine,
-            &self.extra,
-            &self.prefix,
-        );
-        self.wait_ready();
+        self.crash();
+        self.restart();
     }
 
     pub fn crash(&mut self) {

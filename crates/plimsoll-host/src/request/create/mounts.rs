@@ -66,8 +66,6 @@ pub struct VolumeUse {
 pub struct HostUse {
     /// As the tenant wrote it: absolute.
     pub path: String,
-    /// Where Plimsoll mounts it for the engine.
-    pub stash: String,
     /// The container cannot write to it.
     pub read_only: bool,
 }
@@ -282,19 +280,7 @@ fn volume_mount(mut mount: Fields) -> Result<Mount, Refusal> {
         read_only: mount.bool("ReadOnly")?.unwrap_or(false),
         ..Mount::anonymous()
     };
-    for other in [
-        "BindOptions",
-        "TmpfsOptions",
-        "ImageOptions",
-        "ClusterOptions",
-    ] {
-        if mount.take(other).is_some_and(|json| !json.is_zero()) {
-            return Err(Refusal::bad(
-                mount.name(other),
-                "must not be set for a volume",
-            ));
-        }
-    }
+    only_options(&mut mount, "VolumeOptions", "a volume")?;
     let mut settings = VolumeSettings::default();
     if let Some(mut options) = mount.object("VolumeOptions")? {
         made.no_copy = options.bool("NoCopy")?.unwrap_or(false);
@@ -326,23 +312,29 @@ fn volume_mount(mut mount: Fields) -> Result<Mount, Refusal> {
     Ok(made)
 }
 
-fn host_mount(mut mount: Fields) -> Result<Mount, Refusal> {
-    let field = mount.name("Source");
-    let source = mount.str("Source")?.unwrap_or_default();
-    let read_only = mount.bool("ReadOnly")?.unwrap_or(false);
-    for other in [
+/// Refuses the options of every other kind of mount than the one that takes `own`.
+pub(super) fn only_options(mount: &mut Fields, own: &str, kind: &str) -> Result<(), Refusal> {
+    const OPTIONS: [&str; 5] = [
+        "BindOptions",
         "VolumeOptions",
         "TmpfsOptions",
         "ImageOptions",
         "ClusterOptions",
-    ] {
+    ];
+    for other in OPTIONS.into_iter().filter(|other| *other != own) {
         if mount.take(other).is_some_and(|json| !json.is_zero()) {
-            return Err(Refusal::bad(
-                mount.name(other),
-                "must not be set for a bind mount",
-            ));
+            let reason = format!("must not be set for {kind}");
+            return Err(Refusal::bad(mount.name(other), reason));
         }
     }
+    Ok(())
+}
+
+fn host_mount(mut mount: Fields) -> Result<Mount, Refusal> {
+    let field = mount.name("Source");
+    let source = mount.str("Source")?.unwrap_or_default();
+    let read_only = mount.bool("ReadOnly")?.unwrap_or(false);
+    only_options(&mut mount, "BindOptions", "a bind mount")?;
     if let Some(mut options) = mount.object("BindOptions")? {
         let propagation = options.str("Propagation")?.unwrap_or_default();
         if !matches!(propagation.as_str(), "" | "private" | "rprivate") {
@@ -574,7 +566,6 @@ pub(super) fn mounted(
                 let stash = format!("{}/{}/{n}", policy.stash, policy.key);
                 mounted.host.push(HostUse {
                     path,
-                    stash: stash.clone(),
                     read_only: mount.read_only,
                 });
                 json!({

@@ -6,6 +6,7 @@ use plimsoll_core::quota::ContainerDefaults;
 use plimsoll_core::units::{AMOUNT_MAX, Bytes};
 
 use super::body::LogConfig;
+use super::mounts::only_options;
 use super::{CreateRequest, Policy};
 use crate::request::json::{Fields, short};
 use crate::request::refusal::{BadRequest, Refusal};
@@ -177,19 +178,7 @@ pub(super) fn tmpfs_mount(mut mount: Fields) -> Result<Tmpfs, Refusal> {
         read_only: mount.bool("ReadOnly")?.unwrap_or(false),
         ..Tmpfs::default()
     };
-    for other in [
-        "BindOptions",
-        "VolumeOptions",
-        "ImageOptions",
-        "ClusterOptions",
-    ] {
-        if mount.take(other).is_some_and(|json| !json.is_zero()) {
-            return Err(Refusal::bad(
-                mount.name(other),
-                "must not be set for a tmpfs",
-            ));
-        }
-    }
+    only_options(&mut mount, "TmpfsOptions", "a tmpfs")?;
     if let Some(mut options) = mount.object("TmpfsOptions")? {
         let size_field = options.name("SizeBytes");
         let mode_field = options.name("Mode");

@@ -9,12 +9,14 @@ use plimsoll_host::request::image_reference::Standing;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::User;
 use serde_json::{Value, json};
+use tokio::sync::{OwnedMutexGuard, SemaphorePermit};
 
 use super::arrive::Arrival;
 use super::commit::{changes, no_room};
 use super::find::{By, find};
 use super::pipe::{self, converted, converted_within, uploaded};
 use super::target;
+use crate::gateway::Connection;
 use crate::gateway::answer::{self, Body};
 use crate::gateway::refused::Refused;
 use crate::gateway::route::Call;
@@ -40,6 +42,17 @@ pub(in crate::gateway) async fn most(app: &App, user: &User) -> Result<u64, Refu
     Ok(room.saturating_add(taken.own).saturating_add(taken.public))
 }
 
+/// A user's uploads, one after the other: each may bring as much as there is room for.
+async fn turn<'a>(
+    app: &App,
+    user: &User,
+    connection: &'a Connection,
+) -> (OwnedMutexGuard<()>, Option<SemaphorePermit<'a>>) {
+    let lock = format!("upload {}", user.id);
+    let turn = app.container_locks.lock(&lock).await;
+    (turn, connection.place.large_body().await)
+}
+
 pub(in crate::gateway) async fn load(mut call: Call) -> Result<Response<Body>, Refused> {
     call.query.bool("quiet")?;
     if call.query.str("platform").is_some() {
@@ -52,19 +65,8 @@ pub(in crate::gateway) async fn load(mut call: Call) -> Result<Response<Body>, R
     let upload = call.upload.ok_or(Refused::EngineNonsense)?;
     let (app, user, connection) = (call.app, call.user, call.connection);
     let done = tokio::spawn(async move {
-        // One after the other: each may bring as much as there is room for.
-        let _turn = app
-            .container_locks
-            .lock(&format!("upload {}", user.id))
-            .await;
-        let _slot = connection.place.large_body().await;
-        let most = match most(&app, &user).await {
-            Ok(most) => most,
-            Err(refused) => {
-                pipe::drain(upload).await;
-                return Err(refused);
-            }
-        };
+        let _turn = turn(&app, &user, &connection).await;
+        let (most, upload) = pipe::or_drained(most(&app, &user).await, upload).await?;
         let arrival = Arrival::begin(&app, &user)?;
         let names: Vec<String> = (0..archive::IMAGES_MAX)
             .map(|n| arrival.reference(n))
@@ -160,21 +162,11 @@ pub(in crate::gateway) async fn import(
         let most = most(&call.app, &call.user).await?;
         Ok((wanted, message, changes, most))
     };
-    let (wanted, message, changes, most) = match judged.await {
-        Ok(judged) => judged,
-        Err(refused) => {
-            pipe::drain(upload).await;
-            return Err(refused);
-        }
-    };
+    let (judged, upload) = pipe::or_drained(judged.await, upload).await?;
+    let (wanted, message, changes, most) = judged;
     let (app, user, connection) = (call.app, call.user, call.connection);
     let done = tokio::spawn(async move {
-        // One after the other: each may bring as much as there is room for.
-        let _turn = app
-            .container_locks
-            .lock(&format!("upload {}", user.id))
-            .await;
-        let _slot = connection.place.large_body().await;
+        let _turn = turn(&app, &user, &connection).await;
         let arrival = Arrival::begin(&app, &user)?;
         let query = QueryBuilder::new()
             .str("fromSrc", "-")

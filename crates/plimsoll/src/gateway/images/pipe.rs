@@ -175,6 +175,21 @@ pub(in crate::gateway) async fn drain(source: Incoming) {
     send(source, chunks).await;
 }
 
+/// What was judged of an upload, with the upload; a refusal once the upload has been read, since a client
+/// that is refused in the middle of sending sees a broken pipe in place of the reason.
+pub(in crate::gateway) async fn or_drained<T>(
+    judged: Result<T, Refused>,
+    upload: Incoming,
+) -> Result<(T, Incoming), Refused> {
+    match judged {
+        Ok(judged) => Ok((judged, upload)),
+        Err(refused) => {
+            drain(upload).await;
+            Err(refused)
+        }
+    }
+}
+
 /// The upload.
 #[derive(Debug)]
 pub(in crate::gateway) struct Reader {

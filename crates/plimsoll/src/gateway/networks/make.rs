@@ -96,8 +96,6 @@ async fn make(app: &App, user: &User, request: &NetworkRequest) -> Result<Owned,
     let id = ReservationId(new_id());
     let _in_flight = app.in_flight.enter(id);
     let now_ms = app.clock.now_ms();
-    let ttl_ms =
-        i64::try_from(app.config.reservations.gateway_ttl_s * 1000).unwrap_or(i64::MAX / 2);
     let new = NewReservation {
         id,
         kind: ObjectKind::Network,
@@ -116,7 +114,7 @@ async fn make(app: &App, user: &User, request: &NetworkRequest) -> Result<Owned,
         image: None,
         goes_with: None,
         host_mounts: Vec::new(),
-        expires_ms: now_ms + ttl_ms,
+        expires_ms: now_ms + app.gateway_ttl_ms(),
         now_ms,
     };
     let admission = app.store.reserve(new).await?;

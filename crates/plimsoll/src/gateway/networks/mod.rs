@@ -66,7 +66,7 @@ pub(super) fn filter_value(app: &App, user: &User, reference: &str) -> Result<St
 /// Narrows what the engine sends to what can be the caller's; the ledger decides.
 fn only_mine(filters: &mut Filters, app: &App, user: &User) {
     let label = filters.entry("label".to_owned()).or_default();
-    label.push(format!("{}={}", labels::INSTANCE, app.instance.as_str()));
+    label.push(app.instance_label());
     label.push(format!("{}={}", labels::USER, user.id));
 }
 

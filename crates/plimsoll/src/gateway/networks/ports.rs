@@ -56,7 +56,7 @@ pub(in crate::gateway) async fn publish(
         .container_locks
         .lock(&format!("ports:{}", user.id))
         .await;
-    let instance = format!("{}={}", labels::INSTANCE, app.instance.as_str());
+    let instance = app.instance_label();
     let owner = format!("{}={}", labels::USER, user.id);
     let listed = app.engine.list(true, &[&instance, &owner]).await?;
     let texts = listed.iter().filter_map(|c| c.labels.get(labels::PORTS));
