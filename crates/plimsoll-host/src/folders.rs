@@ -12,15 +12,18 @@ use std::ffi::{OsStr, OsString};
 use std::fs::Permissions;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, Stat, fstat, openat, readlinkat, statat};
+use rustix::fs::{
+    AtFlags, CWD, FileType, Gid, Mode, OFlags, Stat, Uid, fstat, openat, readlinkat, statat,
+};
 use rustix::io::Errno;
 use rustix::mount::{
     MountFlags, MountPropagationFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount_change,
     mount_remount, move_mount, open_tree, unmount,
 };
+use rustix::thread::{set_thread_groups, set_thread_res_gid, set_thread_res_uid};
 use serde::{Deserialize, Serialize};
 
 use crate::os_user::OsUser;
@@ -97,24 +100,72 @@ pub struct Opened {
 }
 
 /// Opens a path as `user` could, one step at a time: every folder on the way must be passable for
-/// them, and links are followed by looking at each anew.
+/// them, and links are followed by looking at each anew. What they may, the kernel says: it alone knows
+/// access lists and what a file server thinks of root.
 ///
 /// # Errors
 /// [`FolderError`].
 pub fn open(path: &Path, roots: &[PathBuf], user: &OsUser) -> Result<Opened, FolderError> {
+    let roots: Vec<PathBuf> = roots.iter().map(|root| settled(root)).collect();
+    // A thread of its own, whose rights end with it.
+    let opened = std::thread::scope(|scope| {
+        let opening = scope.spawn(|| {
+            become_user(user).map_err(|e| failed("cannot take your rights for", path, e))?;
+            open_here(path, &roots)
+        });
+        opening.join()
+    });
+    opened.unwrap_or_else(|_| Err(failed("cannot open", path, Errno::IO)))
+}
+
+/// Takes a user's rights, for the calling thread alone. The real ids stay root's: the user has no more
+/// power over the thread than over any other of root's.
+fn become_user(user: &OsUser) -> Result<(), Errno> {
+    let groups: Vec<Gid> = user.groups.iter().map(|gid| Gid::from_raw(*gid)).collect();
+    let (uid, gid) = (Uid::from_raw(user.uid), Gid::from_raw(user.gid));
+    set_thread_groups(&groups)?;
+    set_thread_res_gid(None::<Gid>, gid, None::<Gid>)?;
+    set_thread_res_uid(None::<Uid>, uid, None::<Uid>)
+}
+
+/// Where a root lies, past links that nobody but root can change: `/home` is one on many hosts.
+fn settled(root: &Path) -> PathBuf {
+    let (mut at, mut todo, mut links) = (PathBuf::from("/"), names(root), 0);
+    while let Some(name) = todo.pop_front() {
+        let next = at.join(name);
+        let of_root = |path: &Path| {
+            let found = std::fs::symlink_metadata(path).ok();
+            found.filter(|found| found.uid() == 0)
+        };
+        let safe = of_root(&at).is_some_and(|dir| dir.mode() & 0o022 == 0)
+            && of_root(&next).is_some_and(|found| found.is_symlink());
+        if safe
+            && links < LINKS_MAX
+            && let Ok(target) = std::fs::read_link(&next)
+        {
+            links += 1;
+            let mut through = names(&at.join(target));
+            through.extend(todo);
+            (at, todo) = (PathBuf::from("/"), through);
+        } else {
+            at = next;
+        }
+    }
+    at
+}
+
+fn open_here(path: &Path, roots: &[PathBuf]) -> Result<Opened, FolderError> {
     let mut links = 0;
     let mut todo: VecDeque<OsString> = names(path);
     'again: loop {
         let mut at = PathBuf::from("/");
         let mut fd = open_step(CWD, OsStr::new("/"), &at)?;
+        let mut parent = open_step(CWD, OsStr::new("/"), &at)?;
         let mut stat = fstat(&fd).map_err(|e| failed("cannot look at", &at, e))?;
         let mut rest = todo.clone();
         while let Some(name) = rest.pop_front() {
             if FileType::from_raw_mode(stat.st_mode) != FileType::Directory {
                 return Err(FolderError::Absent(at.join(name)));
-            }
-            if !may(&stat, user, 0o1) {
-                return Err(FolderError::Forbidden(at));
             }
             let next = at.join(&name);
             let step = open_step(fd.as_fd(), &name, &next)?;
@@ -133,7 +184,8 @@ pub fn open(path: &Path, roots: &[PathBuf], user: &OsUser) -> Result<Opened, Fol
                 todo = through;
                 continue 'again;
             }
-            (fd, stat, at) = (step, found, next);
+            (parent, fd) = (fd, step);
+            (stat, at) = (found, next);
         }
         if !roots.iter().any(|root| at.starts_with(root)) {
             return Err(FolderError::Outside {
@@ -141,13 +193,20 @@ pub fn open(path: &Path, roots: &[PathBuf], user: &OsUser) -> Result<Opened, Fol
                 roots: roots.to_vec(),
             });
         }
-        let readable = match FileType::from_raw_mode(stat.st_mode) {
-            FileType::Directory => may(&stat, user, 0o5),
-            FileType::RegularFile => may(&stat, user, 0o4),
+        let name = match FileType::from_raw_mode(stat.st_mode) {
+            FileType::Directory => OsStr::new("."),
+            FileType::RegularFile => at.file_name().unwrap_or_default(),
             _ => return Err(FolderError::Special(at)),
         };
-        if !readable {
-            return Err(FolderError::Forbidden(at));
+        let dir = if name == "." { &fd } else { &parent };
+        let read = open_with(dir, name, OFlags::RDONLY | OFlags::NONBLOCK, &at)?;
+        let found = fstat(&read).map_err(|e| failed("cannot look at", &at, e))?;
+        // The very file that was looked at, not one that took its name since.
+        if (found.st_dev, found.st_ino) != (stat.st_dev, stat.st_ino) {
+            return Err(FolderError::Absent(at));
+        }
+        if name == "." {
+            open_step(&fd, name, &at)?;
         }
         return Ok(Opened { fd, stat, path: at });
     }
@@ -174,7 +233,16 @@ fn names(path: &Path) -> VecDeque<OsString> {
 }
 
 fn open_step(dir: impl AsFd, name: &OsStr, path: &Path) -> Result<OwnedFd, FolderError> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    open_with(dir, name, OFlags::PATH, path)
+}
+
+fn open_with(
+    dir: impl AsFd,
+    name: &OsStr,
+    how: OFlags,
+    path: &Path,
+) -> Result<OwnedFd, FolderError> {
+    let flags = how | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     openat(dir, name, flags, Mode::empty()).map_err(|errno| match errno {
         Errno::NOENT | Errno::NOTDIR => FolderError::Absent(path.to_owned()),
         Errno::ACCESS | Errno::PERM => FolderError::Forbidden(path.to_owned()),
@@ -188,19 +256,6 @@ fn failed(what: &'static str, path: &Path, errno: Errno) -> FolderError {
         path: path.to_owned(),
         source: errno.into(),
     }
-}
-
-/// Whether the permission bits give `user` all of `wanted` (4 read, 2 write, 1 pass). Access lists
-/// can only take away from this what the group bits show, so who has rights by them alone is refused.
-fn may(stat: &Stat, user: &OsUser, wanted: u32) -> bool {
-    let bits = if stat.st_uid == user.uid {
-        stat.st_mode >> 6
-    } else if user.groups.contains(&stat.st_gid) {
-        stat.st_mode >> 3
-    } else {
-        stat.st_mode
-    };
-    user.uid == 0 || bits & wanted == wanted
 }
 
 /// Opens a folder and mounts it at its place. One that is mounted there already is left alone when it
@@ -380,6 +435,58 @@ mod tests {
                 "{path}: {opened:?}"
             );
         }
+    }
+
+    /// An access list can deny what the bits give, and give what they deny.
+    #[test]
+    fn access_lists_count() {
+        let dir = homes();
+        let home = dir.path().join("ada");
+        let roots = [dir.path().join("shared")];
+        for (bits, of_ada) in [(0o755, false), (0o750, true)] {
+            let path = dir.path().join(format!("shared/{bits:o}"));
+            std::fs::create_dir_all(path.join("below")).unwrap();
+            std::fs::set_permissions(&path, Permissions::from_mode(bits)).unwrap();
+            let rights = if of_ada { 5 } else { 0 };
+            let others = u16::try_from(bits & 7).unwrap();
+            let any = u32::MAX;
+            let mut list = 2_u32.to_le_bytes().to_vec();
+            for (tag, rights, id) in [
+                (0x01, 7, any),
+                (0x02, rights, 61_500),
+                (0x04, 5, any),
+                (0x10, 5, any),
+                (0x20, others, any),
+            ] {
+                list.extend(u16::to_le_bytes(tag));
+                list.extend(u16::to_le_bytes(rights));
+                list.extend(u32::to_le_bytes(id));
+            }
+            let name = "system.posix_acl_access";
+            rustix::fs::setxattr(&path, name, &list, rustix::fs::XattrFlags::empty()).unwrap();
+            let opened = open(&path.join("below"), &roots, &ada(&home));
+            assert_eq!(opened.is_ok(), of_ada, "{bits:o}: {opened:?}");
+        }
+    }
+
+    /// `/home` may be a link; one that a tenant made leads nowhere.
+    #[test]
+    fn a_root_behind_a_link_of_roots_is_where_it_leads() {
+        let dir = homes();
+        symlink(dir.path(), dir.path().join("link")).unwrap();
+        symlink("../ben", dir.path().join("ada/link")).unwrap();
+        let linked = dir.path().join("link/ada");
+        for path in ["link/ada/work", "ada/work"] {
+            let opened = open(
+                &dir.path().join(path),
+                std::slice::from_ref(&linked),
+                &ada(&linked),
+            );
+            assert!(opened.is_ok(), "{path}: {opened:?}");
+        }
+        assert_eq!(settled(&linked), dir.path().join("ada"));
+        let theirs = dir.path().join("ada/link");
+        assert_eq!(settled(&theirs), theirs);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! behind the check.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use plimsoll_core::units::{AMOUNT_MAX, Bytes};
 use serde_json::{Value, json};
@@ -90,11 +91,8 @@ pub struct MountPolicy {
 
 impl MountPolicy {
     fn at_home(&self, path: &str) -> bool {
-        let rest = self
-            .home
-            .as_deref()
-            .and_then(|home| path.strip_prefix(home));
-        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        let home = self.home.as_deref();
+        home.is_some_and(|home| Path::new(path).starts_with(home))
     }
 }
 

@@ -1039,4 +1039,9 @@ fn root_goes_nowhere_for_a_tenant_in_folders_of_the_host() {
     let mut policy = at_home();
     policy.mounts.beyond_home = false;
     assert!(run_with(body, &policy, &image).is_ok());
+    // As some accounts have it.
+    policy.mounts.home = Some("/home/alice/".to_owned());
+    let body = host(r#""Binds":["/home/alice/x:/x:ro"]"#);
+    let judged = run_with(body.as_bytes(), &policy, &image).unwrap();
+    assert!(!judged.as_owner);
 }
