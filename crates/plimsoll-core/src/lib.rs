@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod dimension;
 pub mod entity;
+pub mod metric;
 pub mod quota;
 pub mod remedy;
 pub mod reservation;
@@ -14,4 +15,5 @@ pub mod units;
 
 pub use admit::{Level, LevelKind, Owner, Path, TeamPath, Verdict, Violation, admit};
 pub use dimension::{Amounts, Dimension, Limit, Limits};
+pub use metric::Metric;
 pub use reservation::State;
