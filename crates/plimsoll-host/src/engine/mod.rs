@@ -357,9 +357,11 @@ impl Engine {
                 .map_err(|error| EngineError::InvalidRequest(error.into()))?;
             map.append(name, value);
         }
+        // Boxed: every request that waits for the engine holds one, and hyper's are large.
+        let answer = Box::pin(self.dispatch(request));
         match head_timeout {
-            Some(limit) => calls::bounded(limit, "an answer", self.dispatch(request)).await,
-            None => self.dispatch(request).await,
+            Some(limit) => calls::bounded(limit, "an answer", answer).await,
+            None => answer.await,
         }
     }
 
