@@ -49,6 +49,12 @@ ids! {
     ReservationId;
     /// An admission, allowed or refused.
     DecisionId;
+    /// An addition to a quota for a time.
+    GrantId;
+    /// Somebody's wish for one.
+    RequestId;
+    /// What was moved within a team.
+    RedistributionId;
     /// An API token.
     TokenId;
     /// A client certificate; its serial number is this id's 16 bytes.

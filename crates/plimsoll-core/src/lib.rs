@@ -11,6 +11,7 @@ pub mod metric;
 pub mod quota;
 pub mod remedy;
 pub mod reservation;
+pub mod share;
 pub mod units;
 
 pub use admit::{Level, LevelKind, Owner, Path, TeamPath, Verdict, Violation, admit};

@@ -102,42 +102,26 @@ pub fn narrowed(limits: &Limits, capacity: Capacity) -> Limits {
         .with(Dimension::Memory, limits[Dimension::Memory].min(memory))
 }
 
-/// The limits with every active grant added. A grant adds only where there is a limit.
+/// Parts of a quota, each in ledger units: what a grant adds.
+pub type Additions = Vec<(Dimension, u64)>;
+
+/// The limits with what grants add. They add only where there is a limit.
 #[must_use]
-pub fn with_grants<'a>(
-    base: &Limits,
-    grants: impl IntoIterator<Item = &'a Grant>,
-    now_ms: i64,
-) -> Limits {
-    let mut limits = *base;
-    for grant in grants {
-        if grant.is_active(now_ms) {
-            limits = limits.map(|d, limit| match grant.add[d] {
-                Limit::AtMost(more) => limit.plus(more),
-                Limit::Unlimited => Limit::Unlimited,
-            });
-        }
-    }
-    limits
+pub fn with_additions(limits: &Limits, added: &[(Dimension, u64)]) -> Limits {
+    added.iter().fold(*limits, |limits, (d, more)| {
+        limits.with(*d, limits[*d].plus(*more))
+    })
 }
 
-/// A temporary addition to a quota.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Grant {
-    /// First millisecond (Unix time) in which it counts.
-    pub from_ms: i64,
-    /// First millisecond in which it no longer counts.
-    pub until_ms: i64,
-    /// What is added; `Unlimited` lifts the limit.
-    pub add: Limits,
-}
-
-impl Grant {
-    /// Whether it counts at `now_ms`.
-    #[must_use]
-    pub const fn is_active(&self, now_ms: i64) -> bool {
-        self.from_ms <= now_ms && now_ms < self.until_ms
+/// The sum of several additions, in the order of the dimensions.
+#[must_use]
+pub fn added_up<'a>(parts: impl IntoIterator<Item = &'a Additions>) -> Additions {
+    let mut sums = [0u64; Dimension::ALL.len()];
+    for (d, amount) in parts.into_iter().flatten() {
+        sums[d.index()] = sums[d.index()].saturating_add(*amount);
     }
+    let named = Dimension::ALL.into_iter().map(|d| (d, sums[d.index()]));
+    named.filter(|(_, sum)| *sum > 0).collect()
 }
 
 /// A team's limit and pool, derived from its mode, its own row and its members' allotments.

@@ -1,6 +1,6 @@
 //! Limits before anybody asks: percentages, grants, a team's shape and a caller's reach, as tables.
 
-use plimsoll_core::quota::{Capacity, Grant, TeamMode, TeamShape, narrowed, with_grants};
+use plimsoll_core::quota::{Capacity, TeamMode, TeamShape, added_up, narrowed, with_additions};
 use plimsoll_core::units::{Bytes, MilliCpu};
 use plimsoll_core::{Dimension, Level, Limit, Limits, Owner, Path, TeamPath};
 use uuid::Uuid;
@@ -147,28 +147,15 @@ fn a_member_reaches_as_far_as_every_level_lets_them() {
 }
 
 #[test]
-fn grants_add_up_while_they_last() {
-    let grant = |from_ms, until_ms, more| Grant {
-        from_ms,
-        until_ms,
-        add: Limits::nothing().with(Dimension::Cpu, more),
-    };
+fn grants_add_up_where_there_is_a_limit() {
     let base = Limits::UNLIMITED.with(Dimension::Cpu, Limit::AtMost(10));
-    let grants = [
-        grant(0, 100, Limit::AtMost(1)),
-        grant(50, 60, Limit::AtMost(2)),
-        grant(90, 95, Limit::Unlimited),
-    ];
-    for (now, expected) in [
-        (-1, "10"),
-        (0, "11"),
-        (50, "13"),
-        (60, "11"),
-        (90, "-"),
-        (95, "11"),
-        (100, "10"),
-    ] {
-        let limits = with_grants(&base, &grants, now);
-        assert_eq!(limits[Dimension::Cpu], limit(expected), "at {now}");
-    }
+    let sum = added_up([
+        &vec![(Dimension::Memory, 5), (Dimension::Cpu, 1)],
+        &vec![(Dimension::Cpu, 2)],
+        &vec![(Dimension::Cpu, 0)],
+    ]);
+    assert_eq!(sum, [(Dimension::Cpu, 3), (Dimension::Memory, 5)]);
+    let limits = with_additions(&base, &sum);
+    assert_eq!(limits[Dimension::Cpu], Limit::AtMost(13));
+    assert_eq!(limits[Dimension::Memory], Limit::Unlimited);
 }

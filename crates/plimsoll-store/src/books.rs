@@ -8,7 +8,7 @@ use std::collections::{HashMap, HashSet};
 use plimsoll_core::admit::{Level, Owner, Path, TeamPath};
 use plimsoll_core::dimension::{Amounts, Dimension, Limits};
 use plimsoll_core::entity::{SYSTEM_ID, TeamId, UserId};
-use plimsoll_core::quota::{Capacity, narrowed};
+use plimsoll_core::quota::{Additions, Capacity, narrowed, with_additions};
 use plimsoll_core::units::{Bytes, MilliCpu};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
@@ -44,7 +44,7 @@ pub(crate) mod key {
     }
 }
 
-/// A member's allotment and borrow limit; nothing for somebody who is not a member any more.
+/// A member's allotment, grants included, and borrow limit; nothing for somebody who is not a member any more.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Place {
     pub(crate) allotment: Limits,
@@ -234,11 +234,12 @@ impl<'c> Books<'c> {
         let place = self
             .connection
             .prepare_cached(
-                "SELECT allotment, borrow FROM member WHERE team_id = ?1 AND user_id = ?2",
+                "SELECT allotment, borrow, granted FROM member WHERE team_id = ?1 AND user_id = ?2",
             )?
             .query_row(params![team.to_string(), user.to_string()], |row| {
+                let granted: Additions = rows::parse(row, 2)?;
                 Ok(Place {
-                    allotment: rows::parse(row, 0)?,
+                    allotment: with_additions(&rows::parse(row, 0)?, &granted),
                     borrow: rows::parse(row, 1)?,
                 })
             })
@@ -350,7 +351,7 @@ impl<'c> Books<'c> {
     /// A user's own quota and what they charge outside teams.
     pub(crate) fn user_level(&mut self, user: &User) -> Result<Level> {
         let quota = self.quota(user.id.0)?;
-        let limits = narrowed(&quota.limits, self.capacity()?);
+        let limits = narrowed(&quota.effective(), self.capacity()?);
         let reserved = self.account(&key::user(user.id))?.reserved;
         Ok(level(&quota, &user.name, limits, reserved))
     }

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 
 use plimsoll_core::dimension::Amounts;
-use plimsoll_core::quota::TeamShape;
 
 use crate::books::{Books, key};
 use crate::error::Result;
@@ -67,9 +66,7 @@ fn balance_differences(books: &mut Books<'_>) -> Result<Vec<String>> {
         let permille = books.quota(team.id.0)?.overcommit_permille;
         let sum = quotas::member_overflow(books, team.id, permille)?;
         let members = people::members(books.connection, Some(team.id), None)?;
-        let allotments = members.iter().map(|m| &m.allotment);
-        let own = books.quota(team.id.0)?.limits;
-        let shape = TeamShape::derive(team.mode, &own, allotments);
+        let shape = quotas::shape(team.mode, &books.quota(team.id.0)?, &members);
         if (shape.limit, shape.pool) != (team.total, team.pool) {
             found.push(format!(
                 "the limit and pool of team {} are not what its quota and members make",

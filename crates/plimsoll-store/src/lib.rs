@@ -22,6 +22,7 @@ mod records;
 mod reservations;
 mod retention;
 mod rows;
+mod shares;
 mod tokens;
 mod violations;
 mod writer;
@@ -41,6 +42,10 @@ pub use reservations::Deed;
 pub use retention::{FORGET_MAX, Forgotten};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
+pub use shares::{
+    Grant, GrantState, GrantTo, NewGrant, NewRequest, Redistribute, Redistribution,
+    RedistributionState, Request, RequestState, Turn,
+};
 pub use tokens::NewToken;
 pub use violations::Measured;
 

@@ -3,7 +3,9 @@
 use plimsoll_core::admit::LevelKind;
 use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
 use plimsoll_core::entity::{EntityKind, SYSTEM_ID, TeamId, UserId};
-use plimsoll_core::quota::{ContainerDefaults, QuotaClass, TeamMode, TeamShape, overflow};
+use plimsoll_core::quota::{
+    ContainerDefaults, QuotaClass, TeamMode, TeamShape, added_up, overflow,
+};
 use plimsoll_core::quota::{OVERCOMMIT_MAX, narrowed};
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
@@ -14,7 +16,7 @@ use crate::audit::{self, Change};
 use crate::books::{Books, key};
 use crate::error::{Result, StoreError};
 use crate::people;
-use crate::records::{Actor, Quota, QuotaChange, Standing, Team};
+use crate::records::{Actor, Member, Quota, QuotaChange, Standing, Team};
 use crate::rows;
 use crate::violations;
 
@@ -82,21 +84,32 @@ pub(crate) fn take_from_pool(
         let old = before[d].at_most().unwrap_or(0);
         let new = after[d].at_most().unwrap_or(0);
         if let Limit::AtMost(held) = pool[d] {
-            let left = held.saturating_add(old).checked_sub(new).ok_or_else(|| {
-                StoreError::Invalid(format!(
-                    "the shared pool of team {} holds {} of {d}, {} more are needed: \
-                     ask an administrator to raise it",
-                    team.name,
-                    d.show(held),
-                    d.show(new - old - held)
-                ))
-            })?;
-            pool[d] = Limit::AtMost(left);
+            // What is granted out of it is not there to be taken, nor is what it was granted.
+            let free = team.pool[d].min(pool[d]).at_most().unwrap_or(held);
+            if new.saturating_sub(old) > free {
+                return Err(short(team, d, free, new - old));
+            }
+            pool[d] = Limit::AtMost(held.saturating_add(old) - new);
         }
     }
+    set_pool(books, team.id, &pool, now_ms)
+}
+
+/// What is missing of a team's pool, in words.
+pub(crate) fn short(team: &Team, d: Dimension, free: u64, asked: u64) -> StoreError {
+    StoreError::Invalid(format!(
+        "the shared pool of team {} holds {} of {d}, {} more are needed: ask an administrator to raise it",
+        team.name,
+        d.show(free),
+        d.show(asked.saturating_sub(free))
+    ))
+}
+
+/// Writes an aggregate team's own row.
+pub(crate) fn set_pool(books: &Books<'_>, team: TeamId, pool: &Limits, now_ms: i64) -> Result<()> {
     books.connection.execute(
         "UPDATE quota SET limits = ?2, version = version + 1, updated_at = ?3 WHERE entity_id = ?1",
-        params![team.id.to_string(), rows::json(&pool), now_ms],
+        params![team.to_string(), rows::json(pool), now_ms],
     )?;
     Ok(())
 }
@@ -123,16 +136,30 @@ pub(crate) struct Shape {
     pub(crate) promised: [u64; Dimension::ALL.len()],
 }
 
+/// A team's limit and pool as they are now. What members are granted comes from the pool, so the limit
+/// stays.
+pub(crate) fn shape(mode: TeamMode, quota: &Quota, members: &[Member]) -> TeamShape {
+    let allotments: Vec<Limits> = members.iter().map(Member::effective).collect();
+    let mut own = quota.effective();
+    if mode == TeamMode::Aggregate {
+        for (d, amount) in added_up(members.iter().map(|m| &m.granted)) {
+            if let Limit::AtMost(pool) = own[d] {
+                own[d] = Limit::AtMost(pool.saturating_sub(amount));
+            }
+        }
+    }
+    TeamShape::derive(mode, &own, &allotments)
+}
+
 /// Derives a team's limit, pool and overflow anew. Called after anything they are made of changed,
 /// in the same transaction and with balances written out.
 pub(crate) fn reshape(books: &mut Books<'_>, team: TeamId) -> Result<Shape> {
     let quota = rows::quota(books.connection, team.0)?;
     let row = rows::team_by_id(books.connection, team)?;
     let members = people::members(books.connection, Some(team), None)?;
-    let allotments = members.iter().map(|m| &m.allotment);
-    let shape = TeamShape::derive(row.mode, &quota.limits, allotments.clone());
+    let shape = shape(row.mode, &quota, &members);
     let mut promised = [0u64; Dimension::ALL.len()];
-    for allotment in allotments {
+    for allotment in members.iter().map(Member::effective) {
         for d in Dimension::ALL {
             let amount = allotment[d].at_most().unwrap_or(0);
             promised[d.index()] = promised[d.index()].saturating_add(amount);
@@ -180,7 +207,7 @@ pub(crate) fn member_overflow(books: &Books<'_>, team: TeamId, permille: u32) ->
             members
                 .iter()
                 .find(|m| m.user.to_string() == user)
-                .map_or(Limits::nothing(), |m| m.allotment)
+                .map_or(Limits::nothing(), Member::effective)
                 .map(|_, limit| limit.times_permille(permille))
         })
         .collect();
@@ -335,7 +362,7 @@ fn standing(books: &mut Books<'_>, kind: EntityKind, entity: Uuid) -> Result<Sta
     let (limits, account) = match kind {
         EntityKind::System => (books.quota(SYSTEM_ID)?.limits, books.account(key::SYSTEM)?),
         EntityKind::User => (
-            books.quota(entity)?.limits,
+            books.quota(entity)?.effective(),
             books.account(&key::user(UserId(entity)))?,
         ),
         EntityKind::Team => {

@@ -6,7 +6,7 @@ use plimsoll_core::entity::{
     CertId, DecisionId, EntityKind, MemberRole, Name, ProjectId, ReservationId, TeamId, TokenId,
     UserId,
 };
-use plimsoll_core::quota::{Capacity, Mode, TeamMode};
+use plimsoll_core::quota::{Additions, Capacity, Mode, TeamMode, with_additions};
 use plimsoll_core::remedy::Remedy;
 use plimsoll_core::reservation::State;
 use plimsoll_core::units::MilliCpu;
@@ -131,12 +131,22 @@ pub struct Member {
     pub user_name: String,
     /// Lead or member.
     pub role: MemberRole,
-    /// What is theirs.
+    /// What is theirs, without what is granted for a time.
     pub allotment: Limits,
+    /// What grants add from the pool now.
+    pub granted: Additions,
     /// How far they may reach into the pool.
     pub borrow: Limits,
     /// What they charge in this team.
     pub reserved: Amounts,
+}
+
+impl Member {
+    /// What is theirs now.
+    #[must_use]
+    pub fn effective(&self) -> Limits {
+        with_additions(&self.allotment, &self.granted)
+    }
 }
 
 /// A project.
@@ -163,8 +173,10 @@ pub struct Quota {
     pub kind: EntityKind,
     /// The class it came from: the original design's `quota_type`.
     pub class: String,
-    /// Limits; of a team: pool (aggregate) or limit (fixed).
+    /// Limits; of a team: pool (aggregate) or limit (fixed). Without what is granted for a time.
     pub limits: Limits,
+    /// What grants add now.
+    pub granted: Additions,
     /// Admission allows this many thousandths of the limits.
     pub overcommit_permille: u32,
     /// Enforce, shadow or off.
@@ -175,6 +187,14 @@ pub struct Quota {
     pub created_ms: i64,
     /// Unix milliseconds.
     pub updated_ms: i64,
+}
+
+impl Quota {
+    /// The limits that count now.
+    #[must_use]
+    pub fn effective(&self) -> Limits {
+        with_additions(&self.limits, &self.granted)
+    }
 }
 
 /// A change of a quota. What is `None` stays.

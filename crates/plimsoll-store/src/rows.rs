@@ -41,14 +41,18 @@ pub(crate) fn uuid(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
         .map_err(|e: uuid::Error| unreadable(column, e))
 }
 
-fn opt_uuid(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Uuid>> {
+pub(crate) fn opt_uuid(row: &Row<'_>, column: usize) -> rusqlite::Result<Option<Uuid>> {
     row.get_ref(column)?
         .as_str_or_null()?
         .map(|text| text.parse().map_err(|e: uuid::Error| unreadable(column, e)))
         .transpose()
 }
 
-fn named<T>(row: &Row<'_>, column: usize, f: impl Fn(&str) -> Option<T>) -> rusqlite::Result<T> {
+pub(crate) fn named<T>(
+    row: &Row<'_>,
+    column: usize,
+    f: impl Fn(&str) -> Option<T>,
+) -> rusqlite::Result<T> {
     let text = row.get_ref(column)?.as_str()?;
     f(text).ok_or_else(|| unreadable(column, format!("unknown name {text}")))
 }
@@ -92,7 +96,7 @@ pub(crate) fn team(row: &Row<'_>) -> rusqlite::Result<Team> {
 }
 
 pub(crate) const MEMBER: &str = "SELECT m.team_id, t.name, m.user_id, u.name, m.role, m.allotment, m.borrow, \
-     coalesce(a.reserved, '[]') FROM member m JOIN team t ON t.id = m.team_id \
+     coalesce(a.reserved, '[]'), m.granted FROM member m JOIN team t ON t.id = m.team_id \
      JOIN user u ON u.id = m.user_id \
      LEFT JOIN account a ON a.key = 'member:' || m.team_id || ':' || m.user_id";
 
@@ -106,6 +110,7 @@ pub(crate) fn member(row: &Row<'_>) -> rusqlite::Result<Member> {
         allotment: parse(row, 5)?,
         borrow: parse(row, 6)?,
         reserved: parse(row, 7)?,
+        granted: parse(row, 8)?,
     })
 }
 
@@ -128,7 +133,7 @@ pub(crate) fn project(row: &Row<'_>) -> rusqlite::Result<Project> {
 }
 
 pub(crate) const QUOTA: &str = "SELECT entity_id, kind, class, limits, overcommit, mode, version, \
-                                created_at, updated_at FROM quota";
+                                created_at, updated_at, granted FROM quota";
 
 fn quota_row(row: &Row<'_>) -> rusqlite::Result<Quota> {
     Ok(Quota {
@@ -145,6 +150,7 @@ fn quota_row(row: &Row<'_>) -> rusqlite::Result<Quota> {
         version: unsigned(row, 6)?,
         created_ms: row.get(7)?,
         updated_ms: row.get(8)?,
+        granted: parse(row, 9)?,
     })
 }
 

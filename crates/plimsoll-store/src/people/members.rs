@@ -13,6 +13,7 @@ use crate::error::{Result, StoreError};
 use crate::quotas::{self, reshape};
 use crate::records::{Actor, Member};
 use crate::rows;
+use crate::shares;
 
 /// Who joins a team, or how their place in it changes. What is `None` stays, or gets its default.
 #[derive(Debug, Clone)]
@@ -158,6 +159,7 @@ impl Store {
                     quotas::take_from_pool(books, &team, &old.allotment, &nothing, actor.at_ms)?;
                 }
             }
+            shares::member_left(books, team, user, actor.at_ms)?;
             db.execute("DELETE FROM member WHERE team_id = ?1 AND user_id = ?2", by)?;
             db.execute("UPDATE user SET default_team = NULL WHERE id = ?2 AND default_team = ?1", by)?;
             reshape(books, team)?;

@@ -10,4 +10,5 @@ mod people;
 mod quotas;
 mod reservations;
 mod retention;
+mod shares;
 mod violations;
