@@ -234,6 +234,14 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         shutdown.clone(),
         tasks::retain::run,
     ));
+    running.spawn(tasks::drive(
+        Arc::clone(app),
+        tasks::turns::NAME,
+        tasks::turns::EVERY,
+        |app| &app.wake.turns,
+        shutdown.clone(),
+        tasks::turns::run,
+    ));
     tracing::info!(listen, gateway = ?app.config.gateway, "serving");
     Ok(running)
 }

@@ -64,6 +64,8 @@ pub struct Wake {
     pub collect: tokio::sync::Notify,
     /// Forget what is old.
     pub retain: tokio::sync::Notify,
+    /// Begin and end what has its time.
+    pub turns: tokio::sync::Notify,
 }
 
 impl App {

@@ -129,7 +129,7 @@ fn answer(schema: &str) -> Value {
 /// What a query parameter holds.
 fn query_schema(name: &str) -> Value {
     match name {
-        "drain" => json!({"type": "boolean", "default": false}),
+        "drain" | "all" => json!({"type": "boolean", "default": false}),
         "limit" => json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
         "since" => json!({"type": "string", "format": "date-time"}),
         "outcome" => json!({"enum": ["allowed", "refused"]}),

@@ -48,6 +48,15 @@ impl Serialize for Limited<'_> {
     }
 }
 
+/// What is added to limits, as an object of `max*` fields.
+pub(super) fn added(added: &[(Dimension, u64)]) -> Value {
+    let fields = added.iter().map(|(d, amount)| {
+        let name = d.limit_field().to_owned();
+        (name, number(*d, *amount))
+    });
+    Value::Object(fields.collect())
+}
+
 /// Charged amounts as an object of fields with a prefix, written without building one.
 pub(super) struct Amounted<'a>(pub(super) &'static FieldNames, pub(super) &'a Amounts);
 
@@ -83,7 +92,7 @@ pub(super) static PLAIN: LazyLock<FieldNames> =
 static RESERVED: LazyLock<FieldNames> =
     LazyLock::new(|| Dimension::CHARGED.map(|d| field_name("reserved", d)));
 
-fn field_name(prefix: &str, dimension: Dimension) -> String {
+pub(super) fn field_name(prefix: &str, dimension: Dimension) -> String {
     let mut name = format!("{prefix}{}", dimension.field());
     if prefix.is_empty() {
         name[..1].make_ascii_lowercase();
@@ -153,7 +162,8 @@ pub(super) fn team(t: &Team) -> Value {
 pub(super) fn member(m: &Member) -> Value {
     json!({
         "team": m.team_name, "teamId": m.team, "user": m.user_name, "userId": m.user,
-        "role": m.role, "allotment": summed_fields(&m.allotment),
+        "role": m.role, "allotment": summed_fields(&m.allotment), "granted": added(&m.granted),
+        "effectiveAllotment": summed_fields(&m.effective()),
         "borrowLimit": summed_fields(&m.borrow), "reserved": amounts("", &m.reserved),
     })
 }

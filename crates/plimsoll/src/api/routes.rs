@@ -7,8 +7,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use crate::state::App;
 
 use super::{
-    audit, certs, containers, decisions, docs, health, images, metrics, projects, quotas,
-    reservations, system, teams, tokens, usage, users, validate, violations,
+    audit, certs, containers, decisions, docs, grants, health, images, metrics, projects, quotas,
+    redistribute, requests, reservations, system, teams, tokens, usage, users, validate,
+    violations,
 };
 
 /// One method on one path.
@@ -111,6 +112,18 @@ pub(super) fn all() -> Vec<Route> {
         route("get", "/api/teams/{team}/members", "people", "A team's members.", get(teams::members)).answers(200, "Member[]"),
         route("put", "/api/teams/{team}/members/{user}", "people", "Add a member or change their role, allotment and borrow limit.", put(teams::put_member)).body("PutMember").answers(200, "Member"),
         route("delete", "/api/teams/{team}/members/{user}", "people", "Take a member out of a team.", delete(teams::remove_member)).answers(204, "").query(&["drain"]),
+        route("post", "/api/teams/{team}/redistribute", "people", "Move parts of a team's limit between its members and its pool; dryRun only tells who would borrow.", post(redistribute::make)).body("Redistribute").answers(201, "Redistribution").also(&[200]),
+        route("get", "/api/teams/{team}/redistributions", "people", "What was moved within a team, newest first.", get(redistribute::list)).answers(200, "Redistribution[]"),
+        route("post", "/api/teams/{team}/redistributions/{id}/undo", "people", "Take back what was moved.", post(redistribute::undo)).answers(200, "Redistribution"),
+        route("get", "/api/grants", "quotas", "Additions for a time that the caller may see; those that are over with all.", get(grants::list)).answers(200, "Grant[]").query(&["all", "limit"]),
+        route("post", "/api/grants", "quotas", "Add to the quota of a user or a team's pool, or to a member's allotment out of the pool.", post(grants::give)).body("NewGrant").answers(201, "Grant"),
+        route("delete", "/api/grants/{id}", "quotas", "Take a grant back.", delete(grants::revoke)).answers(200, "Grant"),
+        route("get", "/api/requests", "quotas", "Open requests that the caller may see; answered ones with all.", get(requests::list)).answers(200, "Request[]").query(&["all", "limit"]),
+        route("post", "/api/requests", "quotas", "Ask for more, in the default team if none is named (`-` is none).", post(requests::ask)).body("NewRequest").answers(201, "Request"),
+        route("get", "/api/requests/{id}", "quotas", "A request.", get(requests::show)).answers(200, "Request"),
+        route("post", "/api/requests/{id}/approve", "quotas", "Give what a request asks, until its time or another.", post(requests::approve)).body("Reply").answers(200, "Request"),
+        route("post", "/api/requests/{id}/deny", "quotas", "Deny a request.", post(requests::deny)).body("Words").answers(200, "Request"),
+        route("delete", "/api/requests/{id}", "quotas", "Take a request back.", delete(requests::withdraw)).answers(200, "Request"),
         route("get", "/api/projects", "people", "The projects the caller may see.", get(projects::list)).answers(200, "Project[]"),
         route("post", "/api/projects", "people", "Add a project to a team or a user.", post(projects::add)).body("NewProject").answers(201, "Project"),
         route("delete", "/api/projects/{id}", "people", "Delete a project.", delete(projects::delete)).answers(204, ""),

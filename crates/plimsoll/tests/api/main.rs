@@ -14,6 +14,7 @@ mod quotas;
 mod reservations;
 mod roles;
 mod schema;
+mod shares;
 mod site;
 mod tokens;
 mod validate;

@@ -22,6 +22,7 @@ const ANYONE: [u16; 6] = [200; 6];
 fn table() -> Vec<(&'static str, &'static str, Value, [u16; 6])> {
     let none = Value::Null;
     let commit = json!({"containerId": "c".repeat(64)});
+    let moves = json!({"moves": [{"from": "pool", "to": "bob", "gpus": 1}], "dryRun": true, "reason": "a test"});
     let ask = json!({"entityType": "user", "entityId": "bob", "resourceRequest": {"cpuCores": 1}});
     vec![
         ("GET", "/api/quotas/user/bob", none.clone(), SEEN_BY_TEAM),
@@ -51,6 +52,18 @@ fn table() -> Vec<(&'static str, &'static str, Value, [u16; 6])> {
         ("GET", "/api/teams/ml/members", none.clone(), SEEN_BY_TEAM),
         ("PUT", "/api/teams/ml/members/cleo", json!({}), [401, 404, 403, 200, 403, 200]),
         ("DELETE", "/api/teams/ml/members/{spare}", none.clone(), [401, 404, 403, 204, 403, 204]),
+        ("POST", "/api/teams/ml/redistribute", moves, [401, 404, 403, 200, 403, 200]),
+        ("GET", "/api/teams/ml/redistributions", none.clone(), SEEN_BY_TEAM),
+        ("POST", "/api/teams/ml/redistributions/{moved}/undo", none.clone(), [401, 404, 403, 200, 403, 409]),
+        ("GET", "/api/grants", none.clone(), ANYONE_KNOWN),
+        ("POST", "/api/grants", json!({"team": "ml", "user": "bob", "add": {"maxGpus": 1}}), [401, 404, 403, 201, 403, 201]),
+        ("DELETE", "/api/grants/{grant}", none.clone(), [401, 404, 403, 200, 403, 409]),
+        ("GET", "/api/requests", none.clone(), ANYONE_KNOWN),
+        ("POST", "/api/requests", json!({"user": "bob", "add": {"maxGpus": 1}, "reason": "a test"}), [401, 404, 201, 403, 403, 201]),
+        ("GET", "/api/requests/{request}", none.clone(), SEEN_BY_TEAM),
+        ("POST", "/api/requests/{request}/approve", json!({}), [401, 404, 403, 200, 403, 409]),
+        ("POST", "/api/requests/{request}/deny", json!({}), [401, 404, 403, 409, 403, 409]),
+        ("DELETE", "/api/requests/{request}", none.clone(), [401, 404, 409, 403, 403, 409]),
         ("GET", "/api/projects", none.clone(), ANYONE_KNOWN),
         ("POST", "/api/projects", json!({"name": "{caller}", "team": "ml"}), [401, 404, 403, 201, 403, 201]),
         ("DELETE", "/api/projects/{project}", none.clone(), [401, 404, 403, 204, 403, 204]),
@@ -128,7 +141,19 @@ async fn cast() -> Cast {
     let cert = site.ask("POST", "/api/users/bob/certs", new).await.is(201);
     let reservation = site.reserve("bob", 1.0).await.is(201);
     assert_eq!(reservation["team"], "ml", "his first team is his default");
+    let pool = json!({"sharedPool": {"maxGpus": 9}});
+    site.ask("PUT", "/api/quotas/team/ml", pool).await.is(200);
+    let moves = json!({"moves": [{"from": "pool", "to": "bob", "gpus": 1}], "reason": "a test"});
+    let path = "/api/teams/ml/redistribute";
+    let moved = site.ask("POST", path, moves).await.is(201);
+    let grant = json!({"team": "ml", "user": "bob", "add": {"maxGpus": 1}});
+    let grant = site.ask("POST", "/api/grants", grant).await.is(201);
+    let request = json!({"user": "bob", "add": {"maxGpus": 1}, "reason": "a test"});
+    let request = site.ask("POST", "/api/requests", request).await.is(201);
     let fill = HashMap::from([
+        ("moved", id(&moved)),
+        ("grant", id(&grant)),
+        ("request", id(&request)),
         ("project", id(&project)),
         ("token", id(&token)),
         ("cert", cert["serial"].as_str().unwrap().to_owned()),

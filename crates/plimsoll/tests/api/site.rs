@@ -171,8 +171,19 @@ impl Site {
 
     /// Asks as the administrator.
     pub(crate) async fn ask(&self, method: &str, path: &str, body: Value) -> Answer {
+        self.ask_as(&self.admin, method, path, body).await
+    }
+
+    /// Asks with a token; null is no body.
+    pub(crate) async fn ask_as(
+        &self,
+        token: &str,
+        method: &str,
+        path: &str,
+        body: Value,
+    ) -> Answer {
         let body = (!body.is_null()).then_some(body);
-        self.by(&self.admin, method, path, body).await
+        self.by(token, method, path, body).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> Value {
