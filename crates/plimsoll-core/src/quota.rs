@@ -364,19 +364,4 @@ mod tests {
         let none = small.with(Dimension::Memory, Limit::AtMost(0));
         assert_eq!(defaults.memory_under(&none), ContainerDefaults::MEMORY_MIN);
     }
-
-    #[test]
-    fn a_grant_counts_from_its_start_up_to_its_end() {
-        let grant = Grant {
-            from_ms: 10,
-            until_ms: 20,
-            add: cpu(500),
-        };
-        for (now, expected) in [(9, 1000), (10, 1500), (19, 1500), (20, 1000)] {
-            let limits = with_grants(&cpu(1000), [&grant], now);
-            assert_eq!(limits[Dimension::Cpu], Limit::AtMost(expected), "at {now}");
-        }
-        let open = with_grants(&Limits::UNLIMITED, [&grant], 10);
-        assert_eq!(open[Dimension::Cpu], Limit::Unlimited);
-    }
 }

@@ -643,6 +643,106 @@ fn docker_quota_is_the_tenants_view() {
     assert_eq!(through_docker.out, "it fits\n", "{}", through_docker.err);
 }
 
+/// The id in parentheses at the end of what was said.
+fn told_id(said: &str) -> String {
+    let (_, id) = said.trim_end().rsplit_once(' ').unwrap();
+    id.trim_end_matches(')').to_owned()
+}
+
+#[test]
+fn a_tenant_asks_and_a_lead_answers() {
+    let desk = Desk::new();
+    desk.ok("user add ada --uid 71600");
+    desk.ok("user add ben --uid 71601");
+    desk.ok("team add ml");
+    desk.ok("team member add ml ada --role lead --memory 2g");
+    desk.ok("team member add ml ben --memory 2g");
+    desk.ok("quota set team ml --pool --memory 6g");
+    let (_dir, plugin) = plugin_folder();
+    let by = |uid: u32, program: &Path, words: &str| {
+        let mut command = self::program(program);
+        command
+            .uid(uid)
+            .gid(uid)
+            .env("PLIMSOLL_API_SOCKET", desk.0.path("api.sock"));
+        run(command.args(words.split_whitespace()))
+    };
+    let ben = |words: &str| by(71_601, &plugin, &format!("quota {words}"));
+    let lead = |words: &str| {
+        by(
+            71_600,
+            plugin.parent().unwrap().join("plimsoll").as_path(),
+            words,
+        )
+    };
+
+    // Up to 5 GiB is 3 more than the 2 there are.
+    let asked = ben("request --memory 5g --until 3d --reason deadline");
+    assert_eq!(asked.code, 0, "{}", asked.err);
+    assert!(
+        asked
+            .out
+            .starts_with("asked the leads of team ml for memory 3 GiB more until "),
+        "{}",
+        asked.out
+    );
+    for (words, why) in [
+        (
+            "request --memory 2g --reason x",
+            "you have 2 GiB of memory already",
+        ),
+        ("request --reason x", "--memory 16g"),
+        ("request --memory 3g", "--reason"),
+        ("request --memory 3g --until someday --reason x", "friday"),
+        ("request --memory unlimited --reason x", "memory"),
+    ] {
+        let refused = ben(words);
+        assert_eq!(refused.code, 2, "{words}: {}", refused.out);
+        assert!(refused.err.contains(why), "{words}: {}", refused.err);
+    }
+    let id = told_id(&asked.out);
+    assert_eq!(row(&lead("quota requests").out, &id)[1..3], ["ben", "ml"]);
+    assert_eq!(ben(&format!("withdraw {id}x")).code, 4);
+    let given = lead(&format!("quota approve {id} --reason fine"));
+    assert!(
+        given.out.starts_with("ben has memory 3 GiB more until "),
+        "{}",
+        given.err
+    );
+    let place = row(&desk.ok("team show ml"), "ben");
+    assert_eq!(place[4..6], ["0 B", "5 GiB"], "{place:?}");
+    // No more than the pool has.
+    let grant = lead("quota grant ada --team ml --memory 4g");
+    assert_eq!(grant.code, 2);
+    assert!(grant.err.contains("holds 3 GiB"), "{}", grant.err);
+
+    // What a lead moves, and takes back.
+    let preview = lead("team redistribute ml --to ada --memory 1g --reason paper --dry-run");
+    assert_eq!(preview.out, "would move memory 1 GiB from pool to ada\n");
+    let moved = lead("team redistribute ml --to ada --memory 1g --reason paper");
+    assert_eq!(moved.out, "moved memory 1 GiB from pool to ada\n");
+    let listed = desk.json("team redistributions ml");
+    let id = listed["items"][0]["id"].as_str().unwrap();
+    let undone = lead(&format!("team undo ml {id}"));
+    assert_eq!(undone.out, "took back memory 1 GiB from pool to ada\n");
+    assert_eq!(row(&desk.ok("team redistributions ml"), id)[5], "undone");
+
+    // An administrator gives without being asked, and takes it back.
+    let given = desk.ok("quota grant ben --cpus 2 --until 2999-12-31 --reason workshop");
+    assert!(
+        given.starts_with("ben has cpu 2 more until 2999-12-31")
+            || given.starts_with("ben has cpu 2 more until 3000-01-01"),
+        "{given}"
+    );
+    let id = told_id(&given);
+    desk.ok(&format!("quota revoke {id}"));
+    desk.exits(1, &format!("quota revoke {id}"));
+    assert_eq!(
+        desk.json("quota grants")["items"].as_array().unwrap().len(),
+        1
+    );
+}
+
 #[test]
 fn pages_for_shells_and_manuals_come_from_the_command_tree() {
     let completions = run(plimsoll().args(["completions", "bash"]));

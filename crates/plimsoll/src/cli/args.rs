@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use jiff::Timestamp;
 
 use super::limits::{AllotmentFlags, BorrowFlags, LimitFlags, RequestFlags};
+use super::when::When;
 
 /// Quotas and usage monitoring for shared Docker hosts.
 ///
@@ -407,6 +407,20 @@ pub(super) enum TeamCommand {
     /// Add, change and remove members.
     #[command(subcommand)]
     Member(MemberCommand),
+    /// Move parts of the team's limit between its members and its pool.
+    Redistribute(RedistributeFlags),
+    /// List what was moved, newest first.
+    Redistributions {
+        /// The team.
+        team: String,
+    },
+    /// Take back what was moved.
+    Undo {
+        /// The team.
+        team: String,
+        /// The id of the redistribution.
+        id: String,
+    },
 }
 
 /// `team member ...`
@@ -477,6 +491,31 @@ pub(super) enum ImageCommand {
     List,
 }
 
+/// Flags of `team redistribute`.
+#[derive(Debug, Args)]
+pub(super) struct RedistributeFlags {
+    /// The team.
+    pub(super) team: String,
+    /// Who gives: a member, or `pool`.
+    #[arg(long, default_value = "pool")]
+    pub(super) from: String,
+    /// Who gets: a member, or `pool`.
+    #[arg(long, default_value = "pool")]
+    pub(super) to: String,
+    /// How much.
+    #[command(flatten)]
+    pub(super) amounts: AllotmentFlags,
+    /// Take it back by itself then.
+    #[arg(long, value_name = "WHEN", value_parser = super::when::parse)]
+    pub(super) until: Option<When>,
+    /// Only tell what would come of it.
+    #[arg(long)]
+    pub(super) dry_run: bool,
+    /// Why.
+    #[arg(long)]
+    pub(super) reason: String,
+}
+
 /// `project ...`
 #[derive(Debug, Subcommand)]
 pub(super) enum ProjectCommand {
@@ -523,8 +562,8 @@ pub(super) enum TokenCommand {
         #[arg(long)]
         label: Option<String>,
         /// When it ends: a time (2026-12-31T00:00:00Z) or a span from now (30d, 12h).
-        #[arg(long, value_name = "WHEN", value_parser = super::tokens::parse_expiry)]
-        expires: Option<Expiry>,
+        #[arg(long, value_name = "WHEN", value_parser = super::when::parse)]
+        expires: Option<When>,
     },
     /// List your tokens; an administrator sees all.
     #[command(visible_alias = "ls")]
@@ -537,15 +576,6 @@ pub(super) enum TokenCommand {
     },
 }
 
-/// When a token ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Expiry {
-    /// At a time.
-    At(Timestamp),
-    /// So many seconds from now.
-    AfterSeconds(i64),
-}
-
 /// `quota ...`
 #[derive(Debug, Subcommand)]
 #[expect(clippy::large_enum_variant, reason = "parsed once a process")]
@@ -554,6 +584,98 @@ pub(super) enum QuotaCommand {
     Show(Who),
     /// Change a quota; limits that are not named stay.
     Set(QuotaSetFlags),
+    #[command(flatten)]
+    Wish(WishCommand),
+    /// Give what a request asks.
+    Approve {
+        /// Its id, as in `plimsoll quota requests`.
+        request: String,
+        /// Until then, in place of the request's own time.
+        #[arg(long, value_name = "WHEN", value_parser = super::when::parse)]
+        until: Option<When>,
+        /// What they are told.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Deny a request.
+    Deny {
+        /// Its id.
+        request: String,
+        /// What they are told.
+        #[arg(long)]
+        reason: Option<String>,
+    },
+    /// Add to a quota for a time: a user's, a team's pool, or a member's allotment out of the pool.
+    Grant(GrantFlags),
+    /// List additions for a time.
+    Grants {
+        /// Those that are over too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Take an addition back.
+    Revoke {
+        /// Its id, as in `plimsoll quota grants`.
+        grant: String,
+    },
+}
+
+/// What tenants do about their own quotas; `docker quota` has these too.
+#[derive(Debug, Subcommand)]
+pub(super) enum WishCommand {
+    /// Ask for more: up to the amounts that are named.
+    Request(WishFlags),
+    /// List requests: yours, and those you may answer.
+    Requests {
+        /// Answered ones too.
+        #[arg(long)]
+        all: bool,
+    },
+    /// Take a request of yours back.
+    Withdraw {
+        /// Its id, as in `requests`.
+        request: String,
+    },
+}
+
+/// Flags of `quota request`.
+#[derive(Debug, Args)]
+pub(super) struct WishFlags {
+    /// Up to how much.
+    #[command(flatten)]
+    pub(super) limits: LimitFlags,
+    /// In this team; your default team unless named, `-` is none.
+    #[arg(long)]
+    pub(super) team: Option<String>,
+    /// Until then: a time, a day (2026-12-31, friday) or a span (3d); for good unless named.
+    #[arg(long, value_name = "WHEN", value_parser = super::when::parse)]
+    pub(super) until: Option<When>,
+    /// What it is for.
+    #[arg(long)]
+    pub(super) reason: String,
+}
+
+/// Flags of `quota grant`.
+#[derive(Debug, Args)]
+pub(super) struct GrantFlags {
+    /// To this user: outside teams, or as a member of --team.
+    #[arg(required_unless_present = "team")]
+    pub(super) user: Option<String>,
+    /// To this team's pool, or to a member of it.
+    #[arg(long)]
+    pub(super) team: Option<String>,
+    /// How much more.
+    #[command(flatten)]
+    pub(super) limits: LimitFlags,
+    /// From then on; now unless named.
+    #[arg(long, value_name = "WHEN", value_parser = super::when::parse)]
+    pub(super) from: Option<When>,
+    /// Until then: a time, a day or a span; until it is taken back unless named.
+    #[arg(long, value_name = "WHEN", value_parser = super::when::parse)]
+    pub(super) until: Option<When>,
+    /// Why.
+    #[arg(long)]
+    pub(super) reason: Option<String>,
 }
 
 /// What kind of entity.

@@ -25,12 +25,14 @@ mod quota;
 mod room;
 mod serving;
 mod setup;
+mod shares;
 mod table;
 mod teams;
 mod text;
 mod tokens;
 mod usage;
 mod users;
+mod when;
 mod who;
 
 use std::ffi::OsString;
@@ -106,11 +108,11 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
     let now_ms = Clock::default().now_ms();
     match command {
         Command::User(command) => users::run(client, command, now_ms).await,
-        Command::Team(command) => teams::run(client, command).await,
+        Command::Team(command) => teams::run(client, command, now_ms).await,
         Command::Project(command) => projects::run(client, command).await,
         Command::Image(command) => images::run(client, command).await,
         Command::Token(command) => tokens::run(client, command, now_ms).await,
-        Command::Quota(command) => quota::run(client, command).await,
+        Command::Quota(command) => quota::run(client, command, now_ms).await,
         Command::Usage(who) => usage::run(client, &who, now_ms).await,
         Command::Ps(flags) => containers::run(client, &flags).await,
         Command::Validate(flags) => decisions::validate(client, &flags).await,

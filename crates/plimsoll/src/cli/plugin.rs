@@ -10,10 +10,10 @@ use clap::{Parser, Subcommand};
 use serde_json::json;
 
 use super::answer::Answer;
-use super::args::{DecisionsFlags, Global, PsFlags, ValidateFlags};
+use super::args::{DecisionsFlags, Global, PsFlags, ValidateFlags, WishCommand};
 use super::client::Client;
 use super::error::{CliError, Exit};
-use super::{containers, decisions, usage, waiting, who};
+use super::{containers, decisions, shares, usage, waiting, who};
 use crate::clock::Clock;
 
 /// What the program is called in docker's folder of plugins.
@@ -47,6 +47,8 @@ enum PluginCommand {
     Validate(ValidateFlags),
     /// List your admissions, newest first.
     Decisions(DecisionsFlags),
+    #[command(flatten)]
+    Wish(WishCommand),
     /// Explain one decision.
     Explain {
         /// Its id, as in a refusal.
@@ -118,6 +120,7 @@ async fn ask(plugin: Plugin) -> Result<Answer, CliError> {
         PluginCommand::Ps(flags) => containers::run(client, &flags).await,
         PluginCommand::Validate(flags) => decisions::validate(client, &flags).await,
         PluginCommand::Decisions(flags) => decisions::list(client, &flags, now_ms).await,
+        PluginCommand::Wish(command) => shares::wish(client, command, now_ms).await,
         PluginCommand::Explain { decision } => decisions::explain(client, &decision, now_ms).await,
     }
 }

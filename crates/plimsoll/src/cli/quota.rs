@@ -12,13 +12,18 @@ use super::args::{QuotaCommand, QuotaSetFlags};
 use super::client::Client;
 use super::error::CliError;
 use super::limits::max_fields;
+use super::shares;
 use super::table::{Align, Table};
 use super::teams::member_table;
 use super::text::printable;
 use super::users::{put, word};
 use super::who::Entity;
 
-pub(super) async fn run(client: &Client, command: QuotaCommand) -> Result<Answer, CliError> {
+pub(super) async fn run(
+    client: &Client,
+    command: QuotaCommand,
+    now_ms: i64,
+) -> Result<Answer, CliError> {
     match command {
         QuotaCommand::Show(who) => {
             let entity = Entity::of(client, &who).await?;
@@ -27,6 +32,16 @@ pub(super) async fn run(client: &Client, command: QuotaCommand) -> Result<Answer
             Ok(Answer::new(quota, shown))
         }
         QuotaCommand::Set(flags) => set(client, flags).await,
+        QuotaCommand::Wish(command) => shares::wish(client, command, now_ms).await,
+        QuotaCommand::Approve {
+            request,
+            until,
+            reason,
+        } => shares::approve(client, &request, until, reason, now_ms).await,
+        QuotaCommand::Deny { request, reason } => shares::deny(client, &request, reason).await,
+        QuotaCommand::Grant(flags) => shares::grant(client, flags, now_ms).await,
+        QuotaCommand::Grants { all } => shares::grants(client, all).await,
+        QuotaCommand::Revoke { grant } => shares::revoke(client, &grant).await,
     }
 }
 

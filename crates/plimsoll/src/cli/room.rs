@@ -37,7 +37,7 @@ impl Place {
         let wide = |of: &Value| limit(of, d).times_permille(permille);
         Self {
             reserved: charged(&member["reserved"], "", d).unwrap_or(0),
-            allotment: wide(&member["allotment"]),
+            allotment: wide(&member["effectiveAllotment"]),
             borrow: wide(&member["borrowLimit"]),
             team_limit: wide(&quota["effective"]),
             team_reserved: charged(quota, "reserved", d).unwrap_or(0),

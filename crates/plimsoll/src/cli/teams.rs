@@ -13,11 +13,16 @@ use super::client::{Client, path, query};
 use super::error::CliError;
 use super::limits::max_fields;
 use super::room::Place;
+use super::shares;
 use super::table::{Align, Table};
 use super::text::printable;
 use super::users::{gone, put, state, word};
 
-pub(super) async fn run(client: &Client, command: TeamCommand) -> Result<Answer, CliError> {
+pub(super) async fn run(
+    client: &Client,
+    command: TeamCommand,
+    now_ms: i64,
+) -> Result<Answer, CliError> {
     match command {
         TeamCommand::Add { name, class } => {
             let mut body = Map::from_iter([("name".to_owned(), json!(name))]);
@@ -69,6 +74,9 @@ pub(super) async fn run(client: &Client, command: TeamCommand) -> Result<Answer,
             Ok(gone("team", &team, status))
         }
         TeamCommand::Member(command) => member(client, command).await,
+        TeamCommand::Redistribute(flags) => shares::redistribute(client, flags, now_ms).await,
+        TeamCommand::Redistributions { team } => shares::redistributions(client, &team).await,
+        TeamCommand::Undo { team, id } => shares::undo(client, &team, &id).await,
     }
 }
 
@@ -191,7 +199,7 @@ pub(super) fn member_table<'a>(members: impl Iterator<Item = &'a Value>) -> Stri
             Dimension::ConcurrentContainers,
         ] {
             row.push(shown(d, charged(&member["reserved"], "", d)));
-            row.push(shown_limit(d, limit(&member["allotment"], d)));
+            row.push(shown_limit(d, limit(&member["effectiveAllotment"], d)));
         }
         table.row(row);
     }

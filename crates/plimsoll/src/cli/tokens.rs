@@ -6,37 +6,12 @@ use serde_json::{Map, Value, json};
 
 use super::amounts::{items, text};
 use super::answer::Answer;
-use super::args::{Expiry, TokenCommand};
+use super::args::TokenCommand;
 use super::client::{Client, path};
 use super::error::CliError;
 use super::projects::owner_names;
 use super::table::{Align, Table};
 use super::users::{gone, put, word};
-
-/// Longest span a token can be given: ten years.
-const SPAN_MAX_S: i64 = 3650 * 86_400;
-
-/// `30d`, `12h`, or a time.
-pub(super) fn parse_expiry(text: &str) -> Result<Expiry, String> {
-    if let Ok(at) = text.parse::<Timestamp>() {
-        return Ok(Expiry::At(at));
-    }
-    let wrong = || "must be a time like 2026-12-31T00:00:00Z or a span like 30d, 12h".to_owned();
-    let split = text.len().saturating_sub(1);
-    let (number, unit) = text.split_at_checked(split).ok_or_else(wrong)?;
-    let seconds = match unit {
-        "m" => 60,
-        "h" => 3600,
-        "d" => 86_400,
-        "w" => 7 * 86_400,
-        _ => return Err(wrong()),
-    };
-    let number: i64 = number.parse().map_err(|_| wrong())?;
-    match number.checked_mul(seconds) {
-        Some(span) if (1..=SPAN_MAX_S).contains(&span) => Ok(Expiry::AfterSeconds(span)),
-        _ => Err("must be more than nothing and at most ten years".to_owned()),
-    }
-}
 
 pub(super) async fn run(
     client: &Client,
@@ -58,14 +33,11 @@ pub(super) async fn run(
                 body.insert("role".to_owned(), json!("admin"));
             }
             put(&mut body, "label", label);
-            let at = match expires {
-                None => None,
-                Some(Expiry::At(at)) => Some(at),
-                Some(Expiry::AfterSeconds(span)) => {
-                    Timestamp::from_second(now_ms / 1000 + span).ok()
-                }
-            };
-            put(&mut body, "expiresAt", at.map(|at| at.to_string()));
+            put(
+                &mut body,
+                "expiresAt",
+                expires.and_then(|when| when.text(now_ms)),
+            );
             let body = Value::Object(body);
             let token = client
                 .send(Method::POST, &path(&["tokens"]), Some(&body))
@@ -126,40 +98,6 @@ pub(super) fn state(token: &Value, now_ms: i64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn expiry_is_a_time_or_a_span() {
-        for (text, seconds) in [
-            ("30d", 30 * 86_400),
-            ("12h", 43_200),
-            ("5m", 300),
-            ("2w", 1_209_600),
-        ] {
-            assert_eq!(
-                parse_expiry(text),
-                Ok(Expiry::AfterSeconds(seconds)),
-                "{text}"
-            );
-        }
-        assert!(matches!(
-            parse_expiry("2030-01-01T00:00:00Z"),
-            Ok(Expiry::At(_))
-        ));
-        for wrong in [
-            "",
-            "d",
-            "30",
-            "-3d",
-            "0d",
-            "30y",
-            "9999999d",
-            "99999999999999999999d",
-            "3ä",
-        ] {
-            assert!(parse_expiry(wrong).is_err(), "{wrong}");
-        }
-    }
-
     #[test]
     fn a_token_is_valid_until_it_is_not() {
         let at = "1970-01-02T00:00:00Z";
