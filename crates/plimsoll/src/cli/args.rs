@@ -377,7 +377,6 @@ pub(super) enum TeamRole {
 
 /// `team ...`
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "parsed once a process")]
 pub(super) enum TeamCommand {
     /// Add a team. It has nothing to give until it gets members or a quota.
     Add {
@@ -578,7 +577,6 @@ pub(super) enum TokenCommand {
 
 /// `quota ...`
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "parsed once a process")]
 pub(super) enum QuotaCommand {
     /// Show a quota: yours, or the one named.
     Show(Who),
@@ -622,6 +620,7 @@ pub(super) enum QuotaCommand {
 
 /// What tenants do about their own quotas; `docker quota` has these too.
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "parsed once a process")]
 pub(super) enum WishCommand {
     /// Ask for more: up to the amounts that are named.
     Request(WishFlags),
