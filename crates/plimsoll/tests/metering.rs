@@ -2,7 +2,9 @@
 
 mod common;
 
-use common::{IMAGE, Server, Tenant, wait_for};
+use std::time::Instant;
+
+use common::{IMAGE, Server, SmallDisk, Tenant, wait_for};
 use serde_json::{Value, json};
 
 /// Burns the processor it is given.
@@ -27,8 +29,12 @@ struct Metered {
 
 impl Metered {
     fn start(uid: u32, port: &str) -> Self {
+        Self::start_in(common::directory(), uid, port)
+    }
+
+    fn start_in(dir: tempfile::TempDir, uid: u32, port: &str) -> Self {
         let quick = ["--set", "metering.interval_s=0.1", "--set", port];
-        let server = Server::start_with(&common::engine(), &quick);
+        let server = Server::start_in(dir, &common::engine(), &quick, &[]);
         let ada = server.tenant("ada", uid, json!({"maxMemoryGB": 0.5, "maxCpuCores": 1}));
         let id = server.get("/api/users/ada")["id"].clone();
         let id = id.as_str().unwrap().replace('-', "");
@@ -207,4 +213,37 @@ fn peaks_outlive_what_made_them_and_the_server() {
     m.server.terminate();
     m.server.restart();
     assert_eq!(peaks(&m.said()), kept);
+}
+
+#[test]
+fn a_full_disk_makes_nothing_count_twice_or_go_missing() {
+    let dir = common::directory();
+    let disk = SmallDisk::mount(&dir.path().join("data"), "4m");
+    let mut m = Metered::start_in(dir, 62_530, "ports.first=41600");
+    let began = Instant::now();
+    m.run("busy", &BUSY);
+    disk.fill();
+    let collector =
+        |server: &Server| server.api("GET", "/readyz", None).1["tasks"]["collector"].clone();
+    let runs = |server: &Server| collector(server)["runs"].as_u64().unwrap();
+    wait_for("a reading that cannot be kept", || {
+        (collector(&m.server)["ok"] == json!(false)).then_some(())
+    });
+    let first = runs(&m.server);
+    wait_for("many of them", || {
+        (runs(&m.server) > first + 10).then_some(())
+    });
+    // They are shown all the same.
+    m.ada.ok(&["pause", "busy"]);
+    let full = m.settled();
+    assert_eq!(collector(&m.server)["ok"], false);
+    disk.free();
+    wait_for("readings to be kept again", || {
+        (collector(&m.server)["ok"] == json!(true)).then_some(())
+    });
+    m.server.crash_and_restart();
+    assert_no_lower(&full, &m.said());
+    assert_eq!(nanoseconds(&m.settled()), nanoseconds(&full));
+    let ran = m.said()["totalRuntimeHours"].as_f64().unwrap();
+    assert!(ran * 3600.0 <= began.elapsed().as_secs_f64(), "{ran} hours");
 }
