@@ -326,8 +326,12 @@ fn after_an_engine_comes_back_what_runs_is_charged_and_capped() {
     let often = ["--set", "metering.interval_s=0.2"];
     let mut server = Server::start_with(&engine.address(), &often);
     let ada = server.tenant("ada", 62_610, limits());
-    run(&ada, "kept", &["--restart", "always"]);
-    run(&ada, "ended", &[]);
+    run(
+        &ada,
+        "kept",
+        &["--restart", "always", "--stop-signal", "KILL"],
+    );
+    run(&ada, "ended", &["--stop-signal", "KILL"]);
     assert_eq!(server.usage("ada")["reservedMemoryGB"], 128.0 / 1024.0);
     let kept = server.full_id("ada", "kept");
     let id = server.get("/api/users/ada")["id"].clone();
