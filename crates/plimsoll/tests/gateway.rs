@@ -220,6 +220,34 @@ fn a_tenants_ordinary_day() {
 }
 
 #[test]
+fn a_terminal_has_the_size_of_its_window() {
+    let server = Server::start();
+    let (ada, _) = two(&server, 61_140);
+    // The size comes by a request of its own, a moment after the program has begun.
+    let wait = "sh -c 'for i in $(seq 100); do \
+        [ \"$(stty size)\" = \"31 101\" ] && echo it fits && break; sleep 0.1; done'";
+    let run = ada.in_terminal(&format!("run -it --rm --memory 64m {IMAGE} {wait}"));
+    assert!(run.out.contains("it fits"), "{run:?}");
+    ada.ok(&run_asleep("web", "64m"));
+    let exec = ada.in_terminal(&format!("exec -it web {wait}"));
+    assert!(exec.out.contains("it fits"), "{exec:?}");
+}
+
+#[test]
+fn attach_reads_and_writes_what_the_program_does() {
+    let server = Server::start();
+    let (ada, _) = two(&server, 61_150);
+    ada.ok(&[
+        "create", "-i", "--name", "echo", "--memory", "64m", IMAGE, "cat",
+    ]);
+    let said = ada.with_input(&["start", "-ai", "echo"], "to and fro\n");
+    assert_eq!((said.code, said.out.as_str()), (0, "to and fro\n"));
+    ada.ok(&["start", "echo"]);
+    let said = ada.with_input(&["attach", "echo"], "once more\n");
+    assert_eq!((said.code, said.out.as_str()), (0, "once more\n"));
+}
+
+#[test]
 fn tenants_do_not_see_or_touch_each_other() {
     let server = Server::start();
     let (ada, ben) = two(&server, 61_020);
@@ -540,6 +568,9 @@ fn odd_requests_have_one_reading_or_none() {
         (400, create(r#"{"Image":"plimsoll/example","image":"x"}"#)),
         (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"privileged":true}}"#)),
         (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"Memory":1e30}}"#)),
+        (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"Memory":NaN}}"#)),
+        (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"Memory":"64m"}}"#)),
+        (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"Memory":99999999999999999999}}"#)),
         (403, create(r#"{"Image":"plimsoll/example","HostConfig":{"Privileged":true}}"#)),
         (404, create(r#"{"Image":"no/such/image"}"#)),
         (400, create("[]")),

@@ -687,11 +687,15 @@ impl Tenant {
         said(&child.wait_with_output().unwrap())
     }
 
-    /// Runs docker under a terminal.
+    /// Runs docker under a terminal of 31 lines of 101 characters.
     pub fn in_terminal(&self, args: &str) -> Said {
         let mut command = Command::new("script");
         command
-            .args(["-qec", &format!("docker {args}"), "/dev/null"])
+            .args([
+                "-qec",
+                &format!("stty rows 31 cols 101; docker {args}"),
+                "/dev/null",
+            ])
             .uid(self.uid)
             .gid(self.uid)
             .env("HOME", "/nonexistent")
