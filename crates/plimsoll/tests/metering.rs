@@ -1,5 +1,10 @@
 //! What is measured is what the kernel counted, whatever becomes of the server meanwhile.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "tests are outside the server: they may look at the clock"
+)]
+
 mod common;
 
 use std::time::Instant;
