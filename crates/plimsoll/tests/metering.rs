@@ -207,7 +207,12 @@ fn peaks_outlive_what_made_them_and_the_server() {
     let peak = after["peakMemoryGB"].as_f64().unwrap();
     assert!(peak >= high["currentMemoryGB"].as_f64().unwrap(), "{after}");
     let most = m.counted("memory", "", "memory.max_usage_in_bytes");
-    assert!(peak * f64::from(1 << 30) <= most as f64, "{peak} of {most}");
+    // The two containers are read one after the other, not at one moment.
+    let slack = f64::from(1 << 20);
+    assert!(
+        peak * f64::from(1 << 30) <= most as f64 + slack,
+        "{peak} of {most}"
+    );
     m.ada.ok(&["rm", "-f", "small"]);
     wait_for("nothing to run", || {
         (m.said()["currentRunningContainers"] == 0).then_some(())
