@@ -233,6 +233,8 @@ stop_locked() {
   for mount in "$EXEC_ROOT"/netns/*; do
     if [[ -e $mount ]]; then umount "$mount" 2>/dev/null || true; fi
   done
+  # A killed engine leaves its data mounted on itself, and the next one does not take that away.
+  umount "$ENGINE_DIR/data" 2>/dev/null || true
   rm -f "$PIDFILE"
   rm -rf "$EXEC_ROOT"
 }

@@ -49,6 +49,22 @@ impl OsUser {
         Ok(Some(user))
     }
 
+    /// Whether the account is in one of these groups, by name; one that the host does not know has
+    /// nobody in it.
+    ///
+    /// # Errors
+    /// When `getent` cannot be run.
+    pub fn is_in(&self, groups: &[String]) -> io::Result<bool> {
+        for name in groups {
+            let line = output("getent", &["group", "--", name])?.unwrap_or_default();
+            let gid = line.split(':').nth(2).and_then(|gid| gid.parse().ok());
+            if gid.is_some_and(|gid| self.groups.contains(&gid)) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A line of `passwd(5)`.
     fn from_passwd(line: &str) -> Option<Self> {
         let fields: Vec<&str> = line.split(':').collect();
@@ -89,6 +105,12 @@ mod tests {
         assert_eq!((root.name.as_str(), root.gid), ("root", 0));
         assert!(root.groups.contains(&0));
         assert_eq!(OsUser::by_uid(4_294_967_290).unwrap(), None);
+        let is_in = |groups: &[&str]| {
+            let groups: Vec<_> = groups.iter().map(|&name| name.to_owned()).collect();
+            root.is_in(&groups).unwrap()
+        };
+        assert!(is_in(&["no-such-group", "root"]));
+        assert!(!is_in(&["no-such-group", "--help"]) && !is_in(&[]));
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub enum StoreError {
     #[error("{0}")]
     Invalid(String),
     /// The queue is full or the deadline passed.
-    #[error("the ledger is busy: try again in a moment")]
+    #[error("the ledger is busy and nothing was changed: try again in a moment")]
     Busy,
     /// The disk under the data directory is full.
     #[error("the disk under the data directory is full: free some space; nothing was changed")]
@@ -67,7 +67,7 @@ pub enum StoreError {
         source: std::io::Error,
     },
     /// SQLite said no.
-    #[error("the ledger's database failed")]
+    #[error("the ledger's database failed; nothing was changed")]
     Sqlite(#[source] rusqlite::Error),
     /// The transaction failed as a whole.
     #[error("nothing was changed: {0}")]

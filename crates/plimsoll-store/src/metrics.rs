@@ -52,17 +52,15 @@ pub struct Kept {
     pub counters: HashMap<String, u64>,
 }
 
-/// What one tick changes.
+/// What one tick changes, or several of which the earlier could not be written.
 #[derive(Debug, Clone, Default)]
 pub struct Tick {
     /// New totals of the entities that changed.
-    pub totals: Vec<(String, UsageTotals)>,
-    /// The running span's peaks of the entities that changed.
-    pub peaks: Vec<(String, Peak)>,
-    /// CPU counters as accounted in these totals.
-    pub counters: Vec<(String, u64)>,
-    /// Cgroups that are gone.
-    pub gone: Vec<String>,
+    pub totals: HashMap<String, UsageTotals>,
+    /// Peaks of the entities that changed, with the start of their span.
+    pub peaks: HashMap<(String, i64), Peak>,
+    /// CPU counters as accounted in these totals; `None` where the cgroup is gone.
+    pub counters: HashMap<String, Option<u64>>,
     /// Peaks of spans before this are dropped.
     pub keep_from_ms: i64,
 }
@@ -170,7 +168,7 @@ impl Metrics {
                  SET cpu_milli = max(cpu_milli, ?3), memory_bytes = max(memory_bytes, ?4),
                      containers = max(containers, ?5)",
             )?;
-            for (key, p) in &tick.peaks {
+            for ((key, _), p) in &tick.peaks {
                 peak.execute(params![
                     key,
                     p.from_ms,
@@ -183,12 +181,12 @@ impl Metrics {
                 "INSERT INTO counter (cgroup, cpu_ns) VALUES (?1, ?2)
                  ON CONFLICT (cgroup) DO UPDATE SET cpu_ns = ?2",
             )?;
-            for (key, cpu_ns) in &tick.counters {
-                counter.execute(params![key, cpu_ns.cast_signed()])?;
-            }
             let mut gone = tx.prepare_cached("DELETE FROM counter WHERE cgroup = ?1")?;
-            for key in &tick.gone {
-                gone.execute([key])?;
+            for (key, cpu_ns) in &tick.counters {
+                match cpu_ns {
+                    Some(cpu_ns) => counter.execute(params![key, cpu_ns.cast_signed()])?,
+                    None => gone.execute([key])?,
+                };
             }
             tx.prepare_cached("DELETE FROM peak WHERE from_ms < ?1")?
                 .execute([tick.keep_from_ms])?;
@@ -219,9 +217,9 @@ mod tests {
         {
             let mut metrics = Metrics::open(dir.path()).unwrap();
             let tick = Tick {
-                totals: vec![("user:a".into(), totals)],
-                peaks: vec![("user:a".into(), peak)],
-                counters: vec![("c".into(), 9), ("d".into(), 1)],
+                totals: HashMap::from([("user:a".into(), totals)]),
+                peaks: HashMap::from([(("user:a".into(), 100), peak)]),
+                counters: HashMap::from([("c".into(), Some(9)), ("d".into(), Some(1))]),
                 ..Tick::default()
             };
             metrics.save(&tick).unwrap();
@@ -231,8 +229,8 @@ mod tests {
                 ..peak
             };
             let tick = Tick {
-                peaks: vec![("user:a".into(), lower)],
-                gone: vec!["d".into()],
+                peaks: HashMap::from([(("user:a".into(), 100), lower)]),
+                counters: HashMap::from([("d".into(), None)]),
                 ..Tick::default()
             };
             metrics.save(&tick).unwrap();

@@ -4,8 +4,9 @@
 use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
-use plimsoll_host::engine::{Connect, Connecting, Engine, Io};
+use plimsoll_host::engine::{Connect, Connecting, Engine, Io, Patience};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -18,13 +19,12 @@ use crate::config::{Address, Config};
 /// # Errors
 /// [`CaError`] when there is no certificate to show.
 pub fn engine(config: &Config) -> Result<Engine, CaError> {
-    match Address::of(&config.engine) {
-        Address::Unix(path) => Ok(Engine::new(path)),
-        Address::Tls(address) => Ok(Engine::over(Arc::new(OverTls::new(
-            address,
-            &config.data_dir,
-        )?))),
-    }
+    let engine = match Address::of(&config.engine) {
+        Address::Unix(path) => Engine::new(path),
+        Address::Tls(address) => Engine::over(Arc::new(OverTls::new(address, &config.data_dir)?)),
+    };
+    let answer = Duration::from_secs(config.engine_timeout_s);
+    Ok(engine.within(Patience::of(answer)))
 }
 
 struct OverTls {

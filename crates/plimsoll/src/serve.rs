@@ -179,7 +179,8 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         true => None,
         false => Some(Authority::of(&app.config.data_dir).server_config()?),
     };
-    let collecting = collect::Collecting::open(Metrics::open(&app.config.data_dir)?)?;
+    let mut collecting = collect::Collecting::open(Metrics::open(&app.config.data_dir)?)?;
+    collecting.publish_kept(app);
     let collecting = Arc::new(Mutex::new(collecting));
 
     let mut running = JoinSet::new();

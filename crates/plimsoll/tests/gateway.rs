@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use common::{IMAGE, Server, Tenant, exchange, wait_for};
+use common::{IMAGE, Server, Tenant, as_uid, as_uid_raw, exchange, wait_for};
 use serde_json::{Value, json};
 
 fn small() -> Value {
@@ -217,6 +217,34 @@ fn a_tenants_ordinary_day() {
         (&zero["reservedContainers"], &zero["reservedMemoryGB"]),
         (&json!(0), &json!(0.0))
     );
+}
+
+#[test]
+fn a_terminal_has_the_size_of_its_window() {
+    let server = Server::start();
+    let (ada, _) = two(&server, 61_140);
+    // The size comes by a request of its own, a moment after the program has begun.
+    let wait = "sh -c 'for i in $(seq 100); do \
+        [ \"$(stty size)\" = \"31 101\" ] && echo it fits && break; sleep 0.1; done'";
+    let run = ada.in_terminal(&format!("run -it --rm --memory 64m {IMAGE} {wait}"));
+    assert!(run.out.contains("it fits"), "{run:?}");
+    ada.ok(&run_asleep("web", "64m"));
+    let exec = ada.in_terminal(&format!("exec -it web {wait}"));
+    assert!(exec.out.contains("it fits"), "{exec:?}");
+}
+
+#[test]
+fn attach_reads_and_writes_what_the_program_does() {
+    let server = Server::start();
+    let (ada, _) = two(&server, 61_150);
+    ada.ok(&[
+        "create", "-i", "--name", "echo", "--memory", "64m", IMAGE, "cat",
+    ]);
+    let said = ada.with_input(&["start", "-ai", "echo"], "to and fro\n");
+    assert_eq!((said.code, said.out.as_str()), (0, "to and fro\n"));
+    ada.ok(&["start", "echo"]);
+    let said = ada.with_input(&["attach", "echo"], "once more\n");
+    assert_eq!((said.code, said.out.as_str()), (0, "once more\n"));
 }
 
 #[test]
@@ -540,6 +568,9 @@ fn odd_requests_have_one_reading_or_none() {
         (400, create(r#"{"Image":"plimsoll/example","image":"x"}"#)),
         (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"privileged":true}}"#)),
         (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"Memory":1e30}}"#)),
+        (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"Memory":NaN}}"#)),
+        (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"Memory":"64m"}}"#)),
+        (400, create(r#"{"Image":"plimsoll/example","HostConfig":{"Memory":99999999999999999999}}"#)),
         (403, create(r#"{"Image":"plimsoll/example","HostConfig":{"Privileged":true}}"#)),
         (404, create(r#"{"Image":"no/such/image"}"#)),
         (400, create("[]")),
@@ -561,57 +592,6 @@ fn odd_requests_have_one_reading_or_none() {
         as_uid_raw(ada.uid, &server.path("docker.sock"), endless.as_bytes()).0,
         413
     );
-}
-
-/// Sends bytes to a socket under another uid, by a process of its own: who calls is the process.
-fn as_uid_raw(uid: u32, socket: &std::path::Path, bytes: &[u8]) -> (u16, String) {
-    let script = "import socket,sys\n\
-        s=socket.socket(socket.AF_UNIX)\ns.settimeout(30)\ns.connect(sys.argv[1])\n\
-        data=sys.stdin.buffer.read()\n\
-        try:\n    s.sendall(data)\nexcept OSError:\n    pass\n\
-        while True:\n\
-        \x20   try:\n        b=s.recv(65536)\n    except OSError:\n        break\n\
-        \x20   if not b: break\n    sys.stdout.buffer.write(b)\n";
-    let mut child = Command::new("/usr/bin/env")
-        .args(["python3", "-c", script])
-        .arg(socket)
-        .uid(uid)
-        .gid(uid)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(bytes).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let status = text
-        .split(' ')
-        .nth(1)
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(0);
-    (status, text)
-}
-
-fn as_uid(
-    uid: u32,
-    socket: &std::path::Path,
-    method: &str,
-    path: &str,
-    body: Option<&str>,
-) -> (u16, Value) {
-    let body = body.unwrap_or_default();
-    let typed = if body.is_empty() {
-        ""
-    } else {
-        "Content-Type: application/json\r\n"
-    };
-    let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n{typed}Content-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let (status, text) = as_uid_raw(uid, socket, request.as_bytes());
-    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
-    (status, serde_json::from_str(body).unwrap_or(Value::Null))
 }
 
 #[test]

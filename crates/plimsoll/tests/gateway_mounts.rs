@@ -3,87 +3,15 @@
 
 mod common;
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{IMAGE, Server, Tenant, wait_for};
+use common::{Account, IMAGE, Server, Tenant, wait_for};
 use serde_json::json;
 
 const SMALL: [&str; 4] = ["--memory", "32m", "--cpus", "0.1"];
-
-/// An account of the host with a home, removed when dropped.
-struct Account {
-    name: String,
-    uid: u32,
-    gid: u32,
-    home: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Account {
-    fn new(uid: u32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let name = format!("plimsoll-t{uid}");
-        let home = dir.path().join("home");
-        let made = Command::new("useradd")
-            .args([
-                "--uid",
-                &uid.to_string(),
-                "--user-group",
-                "--create-home",
-                "--home-dir",
-            ])
-            .arg(&home)
-            .args([
-                "--key",
-                "UID_MAX=70000",
-                "--shell",
-                "/usr/sbin/nologin",
-                &name,
-            ])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
-        Self {
-            name,
-            uid,
-            gid: std::fs::metadata(&home).unwrap().gid(),
-            home,
-            _dir: dir,
-        }
-    }
-
-    /// A folder or file of theirs.
-    fn own(&self, path: &Path, mode: u32) {
-        chown(path, Some(self.uid), Some(self.gid)).unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn folder(&self, name: &str) -> PathBuf {
-        let path = self.home.join(name);
-        std::fs::create_dir(&path).unwrap();
-        self.own(&path, 0o755);
-        path
-    }
-
-    fn tenant(&self, server: &Server, name: &str) -> Tenant {
-        server.tenant(
-            name,
-            self.uid,
-            json!({"maxMemoryGB": 1, "maxCpuCores": 2, "maxStorageGB": 20}),
-        )
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        let _ = Command::new("userdel").arg(&self.name).output();
-    }
-}
 
 fn run(tenant: &Tenant, options: &[&str], command: &[&str]) -> String {
     tenant.ok(&[&["run", "--rm"], &SMALL[..], options, &[IMAGE], command].concat())

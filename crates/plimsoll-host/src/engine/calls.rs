@@ -16,12 +16,6 @@ use super::{
     ImageInspect, ResourceUpdate, UpdateReply, VolumeList, VolumeSummary, empty, full,
 };
 
-/// How long a question may take, head and body together.
-pub(super) const TIMEOUT: Duration = Duration::from_secs(30);
-
-/// How long an order (start, stop, remove) may take: a busy engine queues them.
-pub(super) const ORDER_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// The largest answer kept in memory: a list of some ten thousand containers.
 const ANSWER_MAX: usize = 64 << 20;
 
@@ -147,7 +141,7 @@ impl Engine {
         what: &'static str,
         path: &str,
     ) -> Result<T, EngineError> {
-        bounded(TIMEOUT, what, async {
+        bounded(self.patience().answer, what, async {
             let response = self.send(Method::GET, path, &[], empty(), None).await?;
             read_json(what, response).await
         })
@@ -159,7 +153,17 @@ impl Engine {
         what: &'static str,
         method: Method,
         path: &str,
+    ) -> Result<(), EngineError> {
+        self.order_within(self.patience().order, what, method, path)
+            .await
+    }
+
+    async fn order_within(
+        &self,
         limit: Duration,
+        what: &'static str,
+        method: Method,
+        path: &str,
     ) -> Result<(), EngineError> {
         bounded(limit, what, async {
             let response = self.send(method, path, &[], empty(), None).await?;
@@ -207,8 +211,7 @@ impl Engine {
     /// [`EngineError`], 404 when there is no such container.
     pub async fn start(&self, id: &str) -> Result<(), EngineError> {
         let path = format!("/containers/{}/start", container(id)?);
-        self.order("a started container", Method::POST, &path, ORDER_TIMEOUT)
-            .await
+        self.order("a started container", Method::POST, &path).await
     }
 
     /// Stops a container: its stop signal, then SIGKILL after `grace` (whole seconds; the
@@ -221,8 +224,8 @@ impl Engine {
         if let Some(grace) = grace {
             let _ = write!(path, "?t={}", grace.as_secs());
         }
-        let limit = ORDER_TIMEOUT + grace.unwrap_or_default();
-        self.order("a stopped container", Method::POST, &path, limit)
+        let limit = self.patience().order + grace.unwrap_or_default();
+        self.order_within(limit, "a stopped container", Method::POST, &path)
             .await
     }
 
@@ -236,8 +239,7 @@ impl Engine {
             container(id)?,
             encode(signal)
         );
-        self.order("a killed container", Method::POST, &path, ORDER_TIMEOUT)
-            .await
+        self.order("a killed container", Method::POST, &path).await
     }
 
     /// Freezes a container's processes.
@@ -246,8 +248,7 @@ impl Engine {
     /// [`EngineError`], 409 when the container does not run or is paused already.
     pub async fn pause(&self, id: &str) -> Result<(), EngineError> {
         let path = format!("/containers/{}/pause", container(id)?);
-        self.order("a paused container", Method::POST, &path, ORDER_TIMEOUT)
-            .await
+        self.order("a paused container", Method::POST, &path).await
     }
 
     /// Thaws a container's processes.
@@ -256,7 +257,7 @@ impl Engine {
     /// [`EngineError`], 500 (the engine's choice) when the container is not paused.
     pub async fn unpause(&self, id: &str) -> Result<(), EngineError> {
         let path = format!("/containers/{}/unpause", container(id)?);
-        self.order("an unpaused container", Method::POST, &path, ORDER_TIMEOUT)
+        self.order("an unpaused container", Method::POST, &path)
             .await
     }
 
@@ -266,7 +267,7 @@ impl Engine {
     /// [`EngineError`], 404 when there is none, 409 when it runs and `force` is not set.
     pub async fn remove(&self, id: &str, force: bool) -> Result<(), EngineError> {
         let path = format!("/containers/{}?force={force}", container(id)?);
-        self.order("a removed container", Method::DELETE, &path, ORDER_TIMEOUT)
+        self.order("a removed container", Method::DELETE, &path)
             .await
     }
 
@@ -284,7 +285,7 @@ impl Engine {
         let what = "an updated container";
         let path = format!("/containers/{}/update", container(id)?);
         let body = serde_json::to_vec(update).expect("plain numbers and strings serialise");
-        bounded(ORDER_TIMEOUT, what, async {
+        bounded(self.patience().order, what, async {
             let json = [(CONTENT_TYPE, "application/json")];
             let response = self
                 .send(Method::POST, &path, &json, full(body), None)
@@ -323,9 +324,7 @@ impl Engine {
     /// [`EngineError`], 409 when a container uses it.
     pub async fn remove_volume(&self, name: &str, force: bool) -> Result<(), EngineError> {
         let path = format!("/volumes/{}?force={force}", container(name)?);
-        let removed = self
-            .order("a removed volume", Method::DELETE, &path, ORDER_TIMEOUT)
-            .await;
+        let removed = self.order("a removed volume", Method::DELETE, &path).await;
         absent(removed).map(drop)
     }
 
@@ -372,7 +371,13 @@ impl Engine {
             let _ = write!(path, "{separator}filters={}", encode(&filters));
         }
         let response = self
-            .send(Method::GET, &path, &[], empty(), Some(TIMEOUT))
+            .send(
+                Method::GET,
+                &path,
+                &[],
+                empty(),
+                Some(self.patience().answer),
+            )
             .await?;
         if !response.status().is_success() {
             return Err(match read_all("its events", response).await {

@@ -3,7 +3,7 @@
 use http::Method;
 use serde::Deserialize;
 
-use super::calls::{ORDER_TIMEOUT, absent, encode, image};
+use super::calls::{absent, encode, image};
 use super::types::null_default;
 use super::{Engine, EngineError};
 
@@ -66,8 +66,7 @@ impl Engine {
             encode(repository),
             encode(tag)
         );
-        self.order("a tagged image", Method::POST, &path, ORDER_TIMEOUT)
-            .await
+        self.order("a tagged image", Method::POST, &path).await
     }
 
     /// Takes a name away. The image goes with its last one, unless a container uses it. Says whether
@@ -77,7 +76,7 @@ impl Engine {
     /// [`EngineError`], 409 when a container uses the image.
     pub async fn image_untag(&self, reference: &str) -> Result<bool, EngineError> {
         let path = format!("/images/{}", image(reference)?);
-        let done = self.order("an untagged image", Method::DELETE, &path, ORDER_TIMEOUT);
+        let done = self.order("an untagged image", Method::DELETE, &path);
         absent(done.await).map(|done| done.is_some())
     }
 }

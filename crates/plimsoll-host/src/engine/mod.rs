@@ -55,6 +55,35 @@ pub const API_SPOKEN: std::ops::RangeInclusive<ApiVersion> = ApiVersion {
     minor: 51,
 };
 
+/// How long the engine may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// Over a question, head and body together.
+    pub answer: Duration,
+    /// Over a tenant's question or small act.
+    pub call: Duration,
+    /// Over an order (create, start, stop, remove): a busy engine queues them.
+    pub order: Duration,
+}
+
+impl Patience {
+    /// Everything in proportion to how long an answer may take.
+    #[must_use]
+    pub fn of(answer: Duration) -> Self {
+        Self {
+            answer,
+            call: answer * 2,
+            order: answer * 4,
+        }
+    }
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self::of(Duration::from_secs(30))
+    }
+}
+
 /// Any error a streamed request body may end in.
 pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -123,6 +152,7 @@ pub struct EngineVersion {
 #[derive(Debug, Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    patience: Patience,
 }
 
 /// A connection to the engine.
@@ -186,6 +216,7 @@ impl Engine {
                 over: None,
                 api: AtomicU32::new(0),
             }),
+            patience: Patience::default(),
         }
     }
 
@@ -198,7 +229,20 @@ impl Engine {
                 over: Some(over),
                 api: AtomicU32::new(0),
             }),
+            patience: Patience::default(),
         }
+    }
+
+    /// The same client with another patience.
+    #[must_use]
+    pub fn within(self, patience: Patience) -> Self {
+        Self { patience, ..self }
+    }
+
+    /// How long the engine may take.
+    #[must_use]
+    pub fn patience(&self) -> Patience {
+        self.patience
     }
 
     /// The socket's path, or where else the engine is, in words.
@@ -235,7 +279,7 @@ impl Engine {
             #[serde(default, rename = "MinAPIVersion")]
             min_api_version: String,
         }
-        let said: Version = calls::bounded(calls::TIMEOUT, "its version", async {
+        let said: Version = calls::bounded(self.patience.answer, "its version", async {
             let response = self
                 .exchange(Method::GET, "/version", &[], empty(), None)
                 .await?;

@@ -6,7 +6,7 @@ use http::Method;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::calls::{ORDER_TIMEOUT, absent, encode, named};
+use super::calls::{absent, encode, named};
 use super::types::null_default;
 use super::{Engine, EngineError};
 use crate::subnet::Subnet;
@@ -80,7 +80,7 @@ impl Engine {
     /// [`EngineError`], 403 when a container is in it.
     pub async fn remove_network(&self, id: &str) -> Result<(), EngineError> {
         let path = format!("/networks/{}", named("a network", id)?);
-        let removed = self.order("a removed network", Method::DELETE, &path, ORDER_TIMEOUT);
+        let removed = self.order("a removed network", Method::DELETE, &path);
         absent(removed.await).map(drop)
     }
 }

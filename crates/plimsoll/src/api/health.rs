@@ -1,6 +1,7 @@
 //! `/healthz` and `/readyz`
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
@@ -13,23 +14,30 @@ use crate::engine_facts::engine_facts;
 use crate::state::App;
 use crate::tasks::in_full;
 
+/// Whoever asks for health waits no longer for an engine that hangs.
+const ENGINE_TIMEOUT: Duration = Duration::from_secs(2);
+
 /// The process answers.
 pub(super) async fn healthz() -> &'static str {
     "ok\n"
 }
 
+async fn engine_answers(app: &App) -> Result<(), String> {
+    engine_facts(app).await.map_err(|e| in_full(&e))?;
+    let version = app.engine.negotiate().await;
+    version.map(drop).map_err(|e| in_full(&e))
+}
+
 /// Everything a request may need is there. Says what is missing otherwise.
 pub(super) async fn readyz(State(app): State<Arc<App>>) -> Response {
     let ledger = app.store.ping().await.map_err(|e| in_full(&e));
-    let engine = match engine_facts(&app).await {
-        Ok(_) => app
-            .engine
-            .negotiate()
-            .await
-            .map(drop)
-            .map_err(|e| in_full(&e)),
-        Err(error) => Err(in_full(&error)),
-    };
+    let engine = tokio::time::timeout(ENGINE_TIMEOUT, engine_answers(&app)).await;
+    let engine = engine.unwrap_or_else(|_| {
+        let seconds = ENGINE_TIMEOUT.as_secs();
+        Err(format!(
+            "the container engine did not answer within {seconds} s: restart it if it stays so"
+        ))
+    });
     let ready = ledger.is_ok() && engine.is_ok();
     let said = |outcome: &Result<(), String>| match outcome {
         Ok(()) => json!("ok"),

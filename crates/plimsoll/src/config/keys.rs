@@ -19,6 +19,8 @@ use super::{Address, Config};
 const INTERVAL_MIN_S: f64 = 0.1;
 /// The longest interval: a day.
 const INTERVAL_MAX_S: f64 = 86_400.0;
+/// The longest the engine may take over a question: a tenant has given up long before.
+const ENGINE_TIMEOUT_MAX_S: u64 = 3600;
 /// The longest wait for a reservation: a week.
 const TTL_MAX_S: u64 = 7 * 86_400;
 /// The longest anything is kept: a century, as good as for good.
@@ -117,6 +119,14 @@ pub static KEYS: &[Key] = &[
             Ok(())
         },
         check: |c| address(&c.engine),
+    },
+    Key {
+        path: "engine_timeout_s",
+        set: |c, text| parsed(text, "a whole number").map(|n| c.engine_timeout_s = n),
+        check: |c| match c.engine_timeout_s {
+            1..=ENGINE_TIMEOUT_MAX_S => Ok(()),
+            _ => Err(format!("must be from 1 to {ENGINE_TIMEOUT_MAX_S} seconds")),
+        },
     },
     Key {
         path: "instance",
@@ -597,6 +607,9 @@ mod tests {
             ),
             ("registries.allow", "", true),
             ("registries.allow", "https://registry.lab", false),
+            ("engine_timeout_s", "1", true),
+            ("engine_timeout_s", "0", false),
+            ("engine_timeout_s", "3601", false),
             ("reservations.gateway_ttl_s", "1", true),
             ("reservations.gateway_ttl_s", "0", false),
             ("reservations.api_ttl_s", "-1", false),

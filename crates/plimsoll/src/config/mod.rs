@@ -29,6 +29,8 @@ pub struct Config {
     pub gateway: Vec<String>,
     /// The container engine.
     pub engine: String,
+    /// Seconds the engine may take over a question; four times as long over a create or a start.
+    pub engine_timeout_s: u64,
     /// Scopes labels and cgroups; lower-case letters and digits.
     pub instance: String,
     /// Name of this host in the ledger.
@@ -65,7 +67,7 @@ pub struct Config {
 pub struct Tenants {
     /// Uids without a user get one, named after the OS user, with this class.
     pub provision_class: Option<String>,
-    /// Only members of these OS groups are provisioned; empty means every uid from 1000 on.
+    /// Only members of these OS groups are provisioned; empty means every account of a person.
     pub provision_groups: Vec<String>,
     /// Whom a refused person should turn to, in words.
     pub contact: Option<String>,
@@ -281,6 +283,7 @@ impl Default for Config {
             api_socket: "/run/plimsoll/api.sock".into(),
             gateway: vec!["unix:///run/plimsoll/docker.sock".into()],
             engine: "unix:///var/run/docker.sock".into(),
+            engine_timeout_s: 30,
             instance: "plimsoll".into(),
             host: "local".into(),
             cgroup_root: "/sys/fs/cgroup".into(),

@@ -37,9 +37,6 @@ use crate::settle::settle;
 use crate::state::App;
 use crate::tasks::in_full;
 
-/// How long the engine may take to create a container.
-const CREATE_TIMEOUT: Duration = Duration::from_secs(120);
-
 /// How long the caller's containers are looked at again before a claim is refused.
 const SETTLE_TIMEOUT: Duration = Duration::from_millis(200);
 
@@ -68,10 +65,8 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
     let path = app.store.path(user.id, team, &app.lease.host)?;
     let id = ReservationId(new_id());
     let os_user = if request.mounts_host() {
-        folders::os_user(&user).await.map_err(|error| {
-            tracing::error!(%error, "the host's accounts cannot be asked");
-            Refused::EngineAway(format!("the host's accounts cannot be asked: {error}"))
-        })?
+        let asked = folders::os_user(&user).await;
+        asked.map_err(|error| Refused::no_accounts(&error))?
     } else {
         None
     };
@@ -157,7 +152,7 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
             &format!("/containers/create{query}"),
             &[(CONTENT_TYPE, "application/json")],
             full(intent.judged.body.to_string()),
-            Some(CREATE_TIMEOUT),
+            Some(app.engine.patience().order),
         )
         .await;
     let answered = match sent {
@@ -167,9 +162,7 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
     let created = match answered {
         Ok(created) => created,
         Err(refused @ Refused::Engine { .. }) => {
-            app.store.void(intent.id, app.clock.now_ms()).await?;
-            ensured.undo(&app).await;
-            clear_folders(&app, &intent).await;
+            give_up(&app, &intent, ensured).await;
             return Err(refused.renamed(&engine_name, &intent.name));
         }
         Err(other) => return Err(other),
@@ -183,29 +176,18 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         .commit(intent.id, container.to_owned(), deed)
         .await;
     let committed = match committed {
+        // Voided meanwhile, and no longer fitting.
         Ok(admission) if admission.reservation.is_none() => {
-            // Voided meanwhile and no longer fitting: a container that nobody pays for goes.
-            if let Err(error) = app.engine.remove(container, true).await {
-                tracing::error!(
-                    container,
-                    error = in_full(&error),
-                    "a container that could not be charged is still there"
-                );
-                app.wake.reconcile.notify_one();
-            }
-            return Err(Refused::Quota(Box::new(admission.decision)));
+            Err(Refused::Quota(Box::new(admission.decision)))
         }
-        committed => committed,
+        Ok(_) => Ok(()),
+        Err(error) => Err(error.into()),
     };
-    if let Err(error) = committed {
-        // The container is there and carries its key: the reconciler binds it.
-        tracing::error!(
-            container,
-            error = in_full(&error),
-            "a container could not be committed"
-        );
-        app.wake.reconcile.notify_one();
-        return Err(error.into());
+    if let Err(refused) = committed {
+        if removed(&app, container).await {
+            give_up(&app, &intent, ensured).await;
+        }
+        return Err(refused);
     }
     let mut warnings = intent.judged.warnings;
     warnings.extend(watched);
@@ -215,6 +197,30 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         StatusCode::CREATED,
         &json!({"Id": container, "Warnings": warnings}),
     ))
+}
+
+/// Removes a container that could not be charged: its caller is told that there is none. One that stays
+/// carries its key, and the reconciler binds it.
+async fn removed(app: &App, container: &str) -> bool {
+    let removed = app.engine.remove(container, true).await;
+    if let Err(error) = &removed {
+        tracing::error!(
+            container,
+            error = in_full(error),
+            "a container that could not be charged is still there"
+        );
+        app.wake.reconcile.notify_one();
+    }
+    removed.is_ok()
+}
+
+/// Undoes what was done for a container that there is not.
+async fn give_up(app: &App, intent: &Intent, ensured: volumes::Ensured) {
+    if let Err(error) = app.store.void(intent.id, app.clock.now_ms()).await {
+        tracing::warn!(error = in_full(&error), "a reservation is left to expire");
+    }
+    ensured.undo(app).await;
+    clear_folders(app, intent).await;
 }
 
 /// Makes the volumes and mounts the folders that the container needs.

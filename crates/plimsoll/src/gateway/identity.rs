@@ -1,9 +1,11 @@
 //! Who calls: known by the socket, never by anything in the request.
 
+use std::io;
 use std::path::Path;
 
 use plimsoll_core::entity::{NAME_LEN_MAX, Name, UserId};
 use plimsoll_host::ids::ContainerId;
+use plimsoll_host::os_user::OsUser;
 use plimsoll_host::peer;
 use plimsoll_store::{Actor, NewUser, Role, StoreError, User};
 use tokio::net::UnixStream;
@@ -14,8 +16,11 @@ use crate::clock::new_id;
 use crate::limits::Who;
 use crate::state::App;
 
-/// Uids below belong to the system, the one above to nobody.
-const PROVISIONED: std::ops::Range<u32> = 1000..65_534;
+/// Uids below belong to the system.
+const PERSONS_FROM: u32 = 1000;
+
+/// Lent to services while they run, and nobody's.
+const NO_PERSONS: std::ops::Range<u32> = 61_184..65_536;
 
 /// The process at the other end of a connection, as the kernel names it.
 #[derive(Debug, Clone)]
@@ -145,10 +150,15 @@ fn contact(app: &App) -> &str {
 /// Makes a user for an unknown uid where that is configured, else says how to get one.
 async fn provision(app: &App, uid: u32) -> Result<User, Refused> {
     let tenants = &app.config.tenants;
-    let entry = passwd_entry(Path::new("/etc/passwd"), uid);
-    let named = entry.as_ref().map_or("NAME", |(name, _)| name.as_str());
-    let contact = contact(app);
+    let groups = tenants.provision_groups.clone();
+    let asked = tokio::task::spawn_blocking(move || account(uid, &groups)).await;
+    let account = asked
+        .map_err(io::Error::other)
+        .flatten()
+        .map_err(|error| Refused::no_accounts(&error))?;
     let unknown = || {
+        let named = account.as_ref().map_or("NAME", |(name, _)| name.as_str());
+        let contact = contact(app);
         Refused::denied(
             "unknown_user",
             format!(
@@ -157,22 +167,9 @@ async fn provision(app: &App, uid: u32) -> Result<User, Refused> {
             ),
         )
     };
-    let (Some(class), Some((name, gid))) = (&tenants.provision_class, &entry) else {
+    let (Some(class), Some((name, true))) = (&tenants.provision_class, &account) else {
         return Err(unknown());
     };
-    let allowed = if tenants.provision_groups.is_empty() {
-        PROVISIONED.contains(&uid)
-    } else {
-        in_groups(
-            Path::new("/etc/group"),
-            name,
-            *gid,
-            &tenants.provision_groups,
-        )
-    };
-    if !allowed {
-        return Err(unknown());
-    }
     // Somebody else may have the name already: then the uid is one.
     for name in [sanitized(name), format!("u{uid}").parse().ok()] {
         let Some(name) = name else {
@@ -218,30 +215,16 @@ fn sanitized(login: &str) -> Option<Name> {
     text.get(..text.len().min(NAME_LEN_MAX))?.parse().ok()
 }
 
-/// Name and primary group of a uid.
-fn passwd_entry(passwd: &Path, uid: u32) -> Option<(String, u32)> {
-    let text = std::fs::read_to_string(passwd).ok()?;
-    text.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        let (_, id, gid) = (fields.next()?, fields.next()?, fields.next()?);
-        (id.parse() == Ok(uid)).then(|| Some((name.to_owned(), gid.parse().ok()?)))?
-    })
-}
-
-/// Whether an OS user is in one of these groups, as a primary or further one.
-fn in_groups(group: &Path, user: &str, gid: u32, wanted: &[String]) -> bool {
-    let Ok(text) = std::fs::read_to_string(group) else {
-        return false;
+/// The name of a uid's account on the host, and whether a user is made for it where that is configured.
+fn account(uid: u32, groups: &[String]) -> io::Result<Option<(String, bool)>> {
+    let Some(account) = OsUser::by_uid(uid)? else {
+        return Ok(None);
     };
-    text.lines().any(|line| {
-        let fields: Vec<&str> = line.split(':').collect();
-        let [name, _, id, members] = fields[..] else {
-            return false;
-        };
-        wanted.iter().any(|w| w == name)
-            && (id.parse() == Ok(gid) || members.split(',').any(|m| m == user))
-    })
+    let provisioned = match groups {
+        [] => uid >= PERSONS_FROM && !NO_PERSONS.contains(&uid),
+        groups => uid != 0 && account.is_in(groups)?,
+    };
+    Ok(Some((account.name, provisioned)))
 }
 
 #[cfg(test)]
@@ -312,32 +295,5 @@ mod tests {
         assert!(said(long, ada).contains("was revoked"));
         let peer = |serial| Peer::Certificate(Named { serial, user: ada });
         assert!(is_barred(&app, &peer(long)) && !is_barred(&app, &Peer::Unknown));
-    }
-
-    #[test]
-    fn os_users_and_their_groups_are_read_from_the_files() {
-        let dir = tempfile::tempdir().unwrap();
-        let passwd = dir.path().join("passwd");
-        std::fs::write(
-            &passwd,
-            "root:x:0:0::/root:/bin/sh\nada:x:1001:50:A:/home/ada:\n",
-        )
-        .unwrap();
-        assert_eq!(passwd_entry(&passwd, 1001), Some(("ada".to_owned(), 50)));
-        assert_eq!(passwd_entry(&passwd, 1002), None);
-        let group = dir.path().join("group");
-        std::fs::write(&group, "staff:x:50:\nlab:x:60:ben,ada\nempty:x:70:\n").unwrap();
-        for (wanted, expected) in [
-            ("staff", true),
-            ("lab", true),
-            ("empty", false),
-            ("no", false),
-        ] {
-            assert_eq!(
-                in_groups(&group, "ada", 50, &[wanted.to_owned()]),
-                expected,
-                "{wanted}"
-            );
-        }
     }
 }

@@ -19,7 +19,7 @@ use super::names;
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
-use super::upstream::{self, CALL_TIMEOUT};
+use super::upstream;
 use crate::settle::settle;
 use crate::state::App;
 use crate::tasks::in_full;
@@ -70,12 +70,13 @@ pub(super) fn kill_query(query: &mut Query) -> Result<String, Refused> {
 pub(super) async fn kill(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
     let query = kill_query(&mut call.query)?;
+    let patience = Some(call.app.engine.patience().call);
     acted(
         call,
         owned,
         Method::POST,
         &format!("/kill{query}"),
-        Some(CALL_TIMEOUT),
+        patience,
     )
     .await
 }
@@ -86,14 +87,8 @@ pub(super) async fn pause(
     verb: &'static str,
 ) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
-    acted(
-        call,
-        owned,
-        Method::POST,
-        &format!("/{verb}"),
-        Some(CALL_TIMEOUT),
-    )
-    .await
+    let patience = Some(call.app.engine.patience().call);
+    acted(call, owned, Method::POST, &format!("/{verb}"), patience).await
 }
 
 /// Whether a removal takes the container's volumes along, and its query, written anew.
@@ -117,7 +112,8 @@ pub(super) async fn remove(mut call: Call, reference: &str) -> Result<Response<B
     } else {
         Vec::new()
     };
-    let removed = acted(call, owned, Method::DELETE, &query, Some(CALL_TIMEOUT)).await;
+    let patience = Some(app.engine.patience().call);
+    let removed = acted(call, owned, Method::DELETE, &query, patience).await;
     if removed.is_err() {
         for (volume, before) in going {
             app.store.goes_with(volume, before).await?;

@@ -1,5 +1,7 @@
 //! Why a tenant's request was not done, and the one place that turns that into a response.
 
+use std::io;
+
 use http::header::RETRY_AFTER;
 use http::{Response, StatusCode};
 use plimsoll_core::dimension::Dimension;
@@ -59,6 +61,12 @@ impl Refused {
         let message =
             format!("--cpus {asked} is more than one container can get here: at most {most}");
         Self::denied("policy", message)
+    }
+
+    /// The host's accounts cannot be asked.
+    pub(super) fn no_accounts(error: &io::Error) -> Self {
+        tracing::error!(%error, "the host's accounts cannot be asked");
+        Self::EngineAway(format!("the host's accounts cannot be asked: {error}"))
     }
 
     /// The answer for a container that is not there or not the caller's.
@@ -197,7 +205,7 @@ fn ledger(error: &StoreError) -> (StatusCode, Value) {
                 error = in_full(other),
                 "the ledger failed a tenant's request"
             );
-            let message = format!("plimsoll: {other}; nothing was changed");
+            let message = format!("plimsoll: {other}");
             (
                 StatusCode::SERVICE_UNAVAILABLE,
                 said("ledger_unavailable", &message),

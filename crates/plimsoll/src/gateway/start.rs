@@ -1,8 +1,6 @@
 //! Starting and restarting: what was freed by a stop is admitted again, and the kernel's caps are
 //! asserted before the engine is asked.
 
-use std::time::Duration;
-
 use http::{Method, Response};
 use plimsoll_core::Dimension;
 use plimsoll_core::admit::Path;
@@ -23,9 +21,6 @@ use crate::folders;
 use crate::settle::settle_locked;
 use crate::state::App;
 use crate::tasks::in_full;
-
-/// How long the engine may take to start a container.
-const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 pub(super) fn start_query(query: &mut Query) -> Result<String, Refused> {
     let keys = query.str("detachKeys");
@@ -97,9 +92,10 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
 }
 
 async fn asked(app: &App, path: &str) -> Result<Response<EngineBody>, Refused> {
+    let patience = Some(app.engine.patience().order);
     let sent = app
         .engine
-        .send(Method::POST, path, &[], empty(), Some(START_TIMEOUT))
+        .send(Method::POST, path, &[], empty(), patience)
         .await?;
     answer::accepted(sent).await
 }

@@ -1,7 +1,5 @@
 //! Short questions to the engine: those that are answered at once, or not at all.
 
-use std::time::Duration;
-
 use http::header::CONTENT_TYPE;
 use http::{Method, Response};
 use plimsoll_host::engine::{EngineBody, empty, full};
@@ -11,14 +9,17 @@ use super::answer;
 use super::refused::Refused;
 use crate::state::App;
 
-/// How long the engine may take over an ordinary call.
-pub(super) const CALL_TIMEOUT: Duration = Duration::from_secs(60);
-
 /// The JSON behind a path.
 pub(super) async fn get(app: &App, path: &str) -> Result<Value, Refused> {
     let sent = app
         .engine
-        .send(Method::GET, path, &[], empty(), Some(CALL_TIMEOUT))
+        .send(
+            Method::GET,
+            path,
+            &[],
+            empty(),
+            Some(app.engine.patience().call),
+        )
         .await?;
     answer::engine_json(sent).await
 }
@@ -27,7 +28,13 @@ pub(super) async fn get(app: &App, path: &str) -> Result<Value, Refused> {
 pub(super) async fn post(app: &App, path: &str) -> Result<Response<EngineBody>, Refused> {
     let sent = app
         .engine
-        .send(Method::POST, path, &[], empty(), Some(CALL_TIMEOUT))
+        .send(
+            Method::POST,
+            path,
+            &[],
+            empty(),
+            Some(app.engine.patience().call),
+        )
         .await?;
     answer::accepted(sent).await
 }
@@ -41,7 +48,13 @@ pub(super) async fn post_json(
     let headers = [(CONTENT_TYPE, "application/json")];
     let sent = app
         .engine
-        .send(Method::POST, path, &headers, full(body), Some(CALL_TIMEOUT))
+        .send(
+            Method::POST,
+            path,
+            &headers,
+            full(body),
+            Some(app.engine.patience().call),
+        )
         .await?;
     answer::accepted(sent).await
 }

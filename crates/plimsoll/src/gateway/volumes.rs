@@ -23,7 +23,7 @@ use super::names;
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
-use super::upstream::{self, CALL_TIMEOUT};
+use super::upstream;
 use crate::clock::new_id;
 use crate::labels;
 use crate::state::App;
@@ -155,7 +155,7 @@ impl Maker<'_> {
                 "/volumes/create",
                 &[(CONTENT_TYPE, "application/json")],
                 full(body.to_string()),
-                Some(CALL_TIMEOUT),
+                Some(app.engine.patience().call),
             )
             .await;
         let made = match sent {

@@ -60,6 +60,8 @@ pub struct Collecting {
     last: HashMap<Key, Sample>,
     last_at: Option<Duration>,
     last_running: HashSet<Whose>,
+    /// What could not be written yet.
+    unsaved: Tick,
 }
 
 /// A collector that several runs share.
@@ -96,7 +98,17 @@ impl Collecting {
             last: HashMap::new(),
             last_at: None,
             last_running: HashSet::new(),
+            unsaved: Tick::default(),
         })
+    }
+
+    /// Shows what was kept, until the first reading.
+    pub fn publish_kept(&mut self, app: &App) {
+        self.forget_old_peaks(app.clock.now_ms());
+        app.meter.publish(Reading {
+            entities: self.publishable(&HashMap::new(), None),
+            ..Reading::default()
+        });
     }
 }
 
@@ -178,10 +190,8 @@ impl Collecting {
         let elapsed = self.last_at.map(|last| began.saturating_sub(last));
         let mut now: HashMap<Whose, Usage> = HashMap::new();
         let mut containers = HashMap::new();
-        let mut tick = Tick {
-            keep_from_ms: now_ms - PEAK_WINDOW_MS - PEAK_SPAN_MS,
-            ..Tick::default()
-        };
+        let mut tick = std::mem::take(&mut self.unsaved);
+        tick.keep_from_ms = now_ms - PEAK_WINDOW_MS - PEAK_SPAN_MS;
 
         for (key, sample) in &samples {
             let rates = self
@@ -220,7 +230,7 @@ impl Collecting {
                     let delta = counter.checked_sub(before).unwrap_or(counter);
                     if delta > 0 {
                         self.counters.insert(name.clone(), counter);
-                        tick.counters.push((name, counter));
+                        tick.counters.insert(name, Some(counter));
                     }
                     for whose in everyone(*team, *user) {
                         self.totals.entry(whose).or_default().cpu_ns += delta;
@@ -233,7 +243,7 @@ impl Collecting {
             if let Key::Parent(team, user) = key {
                 let name = counter_key(*team, *user);
                 self.counters.remove(&name);
-                tick.gone.push(name);
+                tick.counters.insert(name, None);
             }
         }
         let running: HashSet<Whose> = now
@@ -252,16 +262,19 @@ impl Collecting {
             }
         }
         self.note_peaks(&now, now_ms, &mut tick);
-        tick.totals = now
+        let totals = now
             .keys()
-            .filter_map(|whose| Some((whose.key(), *self.totals.get(whose)?)))
-            .collect();
-        self.metrics.save(&tick).map_err(|e| in_full(&e))?;
+            .filter_map(|whose| Some((whose.key(), *self.totals.get(whose)?)));
+        tick.totals.extend(totals);
+        let saved = self.metrics.save(&tick);
+        if saved.is_err() {
+            self.unsaved = tick;
+        }
 
         self.last = samples;
         self.last_at = Some(began);
         self.last_running = running;
-        let entities = self.publishable(&now, now_ms);
+        let entities = self.publishable(&now, Some(now_ms));
         let watched = now
             .keys()
             .filter_map(|w| Some((*w, *entities.get(w)?)))
@@ -273,6 +286,7 @@ impl Collecting {
             containers,
             cycle_us: cycle_us.unwrap_or(u64::MAX),
         });
+        saved.map_err(|e| in_full(&e))?;
         Ok((summary, watched))
     }
 
@@ -341,9 +355,13 @@ impl Collecting {
             span.memory_bytes = span.memory_bytes.max(usage.memory_bytes);
             span.containers = span.containers.max(usage.containers);
             if *span != before {
-                tick.peaks.push((whose.key(), *span));
+                tick.peaks.insert((whose.key(), from_ms), *span);
             }
         }
+        self.forget_old_peaks(now_ms);
+    }
+
+    fn forget_old_peaks(&mut self, now_ms: i64) {
         for spans in self.peaks.values_mut() {
             while spans
                 .front()
@@ -354,7 +372,11 @@ impl Collecting {
         }
     }
 
-    fn publishable(&self, now: &HashMap<Whose, Usage>, now_ms: i64) -> HashMap<Whose, Usage> {
+    fn publishable(
+        &self,
+        now: &HashMap<Whose, Usage>,
+        updated_ms: Option<i64>,
+    ) -> HashMap<Whose, Usage> {
         let known: HashSet<Whose> = self
             .totals
             .keys()
@@ -381,7 +403,7 @@ impl Collecting {
                     total_runtime_ms: totals.runtime_ms,
                     total_cpu_ns: totals.cpu_ns,
                     total_memory_byte_ms: totals.memory_byte_ms,
-                    updated_ms: Some(now_ms),
+                    updated_ms,
                     ..current
                 };
                 (whose, usage)

@@ -80,8 +80,9 @@ pub async fn ended(mut shutdown: Shutdown) {
     let _ = shutdown.wait_for(|over| *over).await;
 }
 
-/// Runs `task` at once, then on every bell and at least every `every`, until the server ends. Each run
-/// is reported under `name`; failures are logged where they change.
+/// Runs `task` at once, then on every bell and at least every `every`, until the server ends, which no
+/// run holds up: what it leaves the next one does. Each run is reported under `name`; failures are logged
+/// where they change.
 pub async fn drive<F, R>(
     app: Arc<App>,
     name: &'static str,
@@ -96,7 +97,10 @@ pub async fn drive<F, R>(
     let mut last_failure: Option<String> = None;
     loop {
         let began = app.clock.monotonic();
-        let outcome = task(Arc::clone(&app)).await;
+        let outcome = tokio::select! {
+            () = ended(shutdown.clone()) => return,
+            outcome = task(Arc::clone(&app)) => outcome,
+        };
         let took = app.clock.monotonic().saturating_sub(began);
         match &outcome {
             Err(why) if last_failure.as_ref() != Some(why) => {

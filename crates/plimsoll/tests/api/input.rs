@@ -47,6 +47,8 @@ const ROWS: &[Row] = &[
     ("PUT", "/api/quotas/user/ada", r#"{"maxMemoryGB": -1}"#, 422, "invalid_field", "maxMemoryGB", "must not be negative"),
     ("PUT", "/api/quotas/user/ada", r#"{"maxMemoryGB": "8"}"#, 422, "invalid_field", "maxMemoryGB", "must be a number, not text"),
     ("PUT", "/api/quotas/user/ada", r#"{"maxMemoryGB": "NaN"}"#, 422, "invalid_field", "maxMemoryGB", "must be a number"),
+    ("PUT", "/api/quotas/user/ada", r#"{"maxMemoryGB": NaN}"#, 400, "malformed_json", "", "expected"),
+    ("PUT", "/api/quotas/user/ada", r#"{"maxMemoryGB": Infinity}"#, 400, "malformed_json", "", "expected"),
     ("PUT", "/api/quotas/user/ada", r#"{"maxMemoryGB": true}"#, 422, "invalid_field", "maxMemoryGB", "not true"),
     ("PUT", "/api/quotas/user/ada", r#"{"maxMemoryGB": [8]}"#, 422, "invalid_field", "maxMemoryGB", "not a list"),
     ("PUT", "/api/quotas/user/ada", r#"{"maxMemoryGB": 1e300}"#, 422, "invalid_field", "maxMemoryGB", "too large"),

@@ -114,6 +114,26 @@ async fn the_same_key_is_charged_once_and_means_one_request() {
 }
 
 #[tokio::test]
+async fn many_requests_at_once_with_one_key_are_one_reservation() {
+    let site = Site::new().await;
+    site.user("ada", "member").await;
+    let mut body = claim("ada", 2.0);
+    body["idempotencyKey"] = json!("k1");
+    let asked = (0..20).map(|_| site.ask("POST", "/api/reservations", body.clone()));
+    let answers = futures_util::future::join_all(asked).await;
+    let made = answers.iter().filter(|answer| answer.status == 201);
+    assert_eq!(made.count(), 1);
+    for answer in &answers {
+        assert!(matches!(answer.status, 200 | 201), "{:#}", answer.body);
+        assert_eq!(answer.body["id"], answers[0].body["id"]);
+    }
+    assert_eq!(
+        site.get("/api/usage/user/ada").await["reservedMemoryGB"],
+        2.0
+    );
+}
+
+#[tokio::test]
 async fn a_hundred_at_once_get_exactly_what_fits() {
     let site = Site::new().await;
     site.user("ada", "member").await;

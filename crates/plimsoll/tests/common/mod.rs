@@ -12,6 +12,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -136,6 +137,20 @@ impl Server {
     }
 
     pub fn restart(&mut self) {
+        self.respawn();
+        self.wait_ready();
+    }
+
+    /// Starts another while its engine is away.
+    pub fn restart_without_its_engine(&mut self) {
+        self.respawn();
+        wait_for("the server to answer", || {
+            let answer = self.try_api("GET", "/healthz", None).ok()?;
+            (answer.0 == 200).then_some(())
+        });
+    }
+
+    fn respawn(&mut self) {
         self.process = spawn(
             self.dir.path(),
             &self.instance,
@@ -143,7 +158,6 @@ impl Server {
             &self.extra,
             &self.prefix,
         );
-        self.wait_ready();
     }
 
     pub fn log(&self) -> String {
@@ -431,6 +445,57 @@ fn dechunk(mut rest: &str) -> String {
     out
 }
 
+/// Sends bytes to a socket under another uid, by a process of its own: who calls is the process.
+pub fn as_uid_raw(uid: u32, socket: &Path, bytes: &[u8]) -> (u16, String) {
+    let script = "import socket,sys\n\
+        s=socket.socket(socket.AF_UNIX)\ns.settimeout(30)\ns.connect(sys.argv[1])\n\
+        data=sys.stdin.buffer.read()\n\
+        try:\n    s.sendall(data)\nexcept OSError:\n    pass\n\
+        while True:\n\
+        \x20   try:\n        b=s.recv(65536)\n    except OSError:\n        break\n\
+        \x20   if not b: break\n    sys.stdout.buffer.write(b)\n";
+    let mut child = Command::new("/usr/bin/env")
+        .args(["python3", "-c", script])
+        .arg(socket)
+        .uid(uid)
+        .gid(uid)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    (status, text)
+}
+
+pub fn as_uid(
+    uid: u32,
+    socket: &Path,
+    method: &str,
+    path: &str,
+    body: Option<&str>,
+) -> (u16, Value) {
+    let body = body.unwrap_or_default();
+    let typed = if body.is_empty() {
+        ""
+    } else {
+        "Content-Type: application/json\r\n"
+    };
+    let request = format!(
+        "{method} {path} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n{typed}Content-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let (status, text) = as_uid_raw(uid, socket, request.as_bytes());
+    let body = text.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+    (status, serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
 /// Waits until `found` gives something.
 pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
@@ -447,6 +512,116 @@ pub fn wait_for<T>(what: &str, mut found: impl FnMut() -> Option<T>) -> T {
 pub struct Tenant {
     pub uid: u32,
     pub host: String,
+}
+
+/// An account of the host with a home, removed when dropped.
+pub struct Account {
+    pub name: String,
+    pub uid: u32,
+    pub gid: u32,
+    pub home: PathBuf,
+    _dir: tempfile::TempDir,
+}
+
+impl Account {
+    pub fn new(uid: u32) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let name = format!("plimsoll-t{uid}");
+        let home = dir.path().join("home");
+        let made = Command::new("useradd")
+            .args([
+                "--uid",
+                &uid.to_string(),
+                "--user-group",
+                "--create-home",
+                "--home-dir",
+            ])
+            .arg(&home)
+            .args([
+                "--key",
+                "UID_MAX=70000",
+                "--shell",
+                "/usr/sbin/nologin",
+                &name,
+            ])
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+        std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
+        Self {
+            name,
+            uid,
+            gid: std::fs::metadata(&home).unwrap().gid(),
+            home,
+            _dir: dir,
+        }
+    }
+
+    /// A folder or file of theirs.
+    pub fn own(&self, path: &Path, mode: u32) {
+        chown(path, Some(self.uid), Some(self.gid)).unwrap();
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let path = self.home.join(name);
+        std::fs::create_dir(&path).unwrap();
+        self.own(&path, 0o755);
+        path
+    }
+
+    pub fn tenant(&self, server: &Server, name: &str) -> Tenant {
+        server.tenant(
+            name,
+            self.uid,
+            json!({"maxMemoryGB": 1, "maxCpuCores": 2, "maxStorageGB": 20}),
+        )
+    }
+}
+
+impl Drop for Account {
+    fn drop(&mut self) {
+        let _ = Command::new("userdel").arg(&self.name).output();
+    }
+}
+
+/// A file system of its own and of this size, gone with the value. Declared before the server on it.
+pub struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    pub fn mount(at: &Path, size: &str) -> Self {
+        std::fs::create_dir_all(at).unwrap();
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &format!("size={size}"), "plimsoll"])
+            .arg(at)
+            .output()
+            .unwrap();
+        assert!(mounted.status.success(), "{mounted:?}");
+        Self(at.to_owned())
+    }
+
+    /// Leaves no room at all.
+    pub fn fill(&self) {
+        let mut filler = std::fs::File::create(self.filler()).unwrap();
+        while filler.write_all(&[0; 4096]).is_ok() {}
+    }
+
+    pub fn free(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("--lazy").arg(&self.0).output();
+        let _ = std::fs::remove_dir(&self.0);
+        let _ = self.0.parent().map(std::fs::remove_dir);
+    }
 }
 
 /// What a command printed and how it ended.
@@ -512,11 +687,15 @@ impl Tenant {
         said(&child.wait_with_output().unwrap())
     }
 
-    /// Runs docker under a terminal.
+    /// Runs docker under a terminal of 31 lines of 101 characters.
     pub fn in_terminal(&self, args: &str) -> Said {
         let mut command = Command::new("script");
         command
-            .args(["-qec", &format!("docker {args}"), "/dev/null"])
+            .args([
+                "-qec",
+                &format!("stty rows 31 cols 101; docker {args}"),
+                "/dev/null",
+            ])
             .uid(self.uid)
             .gid(self.uid)
             .env("HOME", "/nonexistent")

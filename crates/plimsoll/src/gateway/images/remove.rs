@@ -15,7 +15,6 @@ use super::settle;
 use crate::gateway::answer::{self, Body};
 use crate::gateway::refused::Refused;
 use crate::gateway::route::Call;
-use crate::gateway::upstream::CALL_TIMEOUT;
 use crate::gateway::{resolve, view};
 use crate::images::{self, Eyes};
 use crate::state::App;
@@ -126,7 +125,7 @@ async fn untag(app: &App, place: &str, noprune: bool) -> Result<Vec<Value>, Refu
             &format!("/images/{place}{query}"),
             &[],
             empty(),
-            Some(CALL_TIMEOUT),
+            Some(app.engine.patience().call),
         )
         .await?;
     match answer::engine_json(sent).await {
