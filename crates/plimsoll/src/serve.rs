@@ -42,6 +42,14 @@ pub enum ServeError {
     /// The ledger cannot be used.
     #[error("the ledger cannot be opened")]
     Store(#[from] StoreError),
+    /// The configuration names a class that the ledger does not have.
+    #[error("there is no class {named}, which tenants.provision_class names: choose one of {}", known.join(", "))]
+    Class {
+        /// What the configuration says.
+        named: String,
+        /// What there is.
+        known: Vec<String>,
+    },
     /// The host does not say what it has.
     #[error("the host's capacity cannot be read")]
     Capacity(#[from] CapacityError),
@@ -82,6 +90,13 @@ pub enum ServeError {
 pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError> {
     let instance: Instance = config.instance.parse()?;
     let store = Store::open(&config.data_dir, clock.now_ms())?;
+    if let Some(class) = &config.tenants.provision_class {
+        let known: Vec<String> = store.classes().await?.into_iter().map(|c| c.name).collect();
+        if !known.contains(class) {
+            let named = class.clone();
+            return Err(ServeError::Class { named, known });
+        }
+    }
     let has = capacity::read(Path::new("/proc"), Path::new("/sys"))?;
     let capacity = Capacity {
         cpu: MilliCpu(u64::from(has.cpus) * 1000),

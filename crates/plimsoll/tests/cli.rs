@@ -780,6 +780,21 @@ fn a_second_server_on_the_same_data_is_told_to_go_elsewhere() {
     );
 }
 
+#[test]
+fn a_class_that_nobody_made_ends_the_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let said = run(plimsoll()
+        .args(["serve", "--listen", "127.0.0.1:0"])
+        .args(["--set", "tenants.provision_class=scholar", "--data-dir"])
+        .arg(dir.path().join("data"))
+        .arg("--api-socket")
+        .arg(dir.path().join("api.sock")));
+    assert_eq!(said.code, 1);
+    let says = |what: &str| assert!(said.err.contains(what), "{}", said.err);
+    says("no class scholar");
+    says("standard");
+}
+
 /// Where the memory cap of the only user's cgroup of an instance is, whatever the layout.
 fn memory_cap(instance: &str) -> Option<u64> {
     let roots = [
