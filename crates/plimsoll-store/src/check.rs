@@ -6,7 +6,7 @@ use plimsoll_core::dimension::Amounts;
 
 use crate::books::{Books, key};
 use crate::error::Result;
-use crate::{Store, people, quotas, rows};
+use crate::{Store, people, quotas, rows, shares};
 
 impl Store {
     /// SQLite's own check of the file, and of every balance against the reservations behind it.
@@ -23,6 +23,7 @@ impl Store {
                 |row| row.get(0),
             )?;
             found.extend(balance_differences(books)?);
+            found.extend(shares::differences(books)?);
             Ok(found)
         })
         .await

@@ -223,20 +223,25 @@ fn room_in_pool(books: &mut Books<'_>, to: GrantTo, added: &Additions) -> Result
     Ok(())
 }
 
-/// Writes what grants add to `to` now, and what follows from it.
-fn recount(books: &mut Books<'_>, to: GrantTo, now_ms: i64) -> Result<()> {
-    let (team, user) = (
-        to.team().map(|t| t.to_string()),
-        to.user().map(|u| u.to_string()),
-    );
-    let active: Vec<Additions> = rows::all(
+/// The sum of the grants that count, to a user, a team's pool or (both) a member.
+fn active(books: &Books<'_>, team: Option<&str>, user: Option<&str>) -> Result<Additions> {
+    let parts: Vec<Additions> = rows::all(
         books.connection,
         "SELECT added FROM quota_grant
          WHERE team_id IS ?1 AND user_id IS ?2 AND state = 'active'",
         params![team, user],
         |row| rows::parse(row, 0),
     )?;
-    let sum = rows::json(&added_up(&active));
+    Ok(added_up(&parts))
+}
+
+/// Writes what grants add to `to` now, and what follows from it.
+fn recount(books: &mut Books<'_>, to: GrantTo, now_ms: i64) -> Result<()> {
+    let (team, user) = (
+        to.team().map(|t| t.to_string()),
+        to.user().map(|u| u.to_string()),
+    );
+    let sum = rows::json(&active(books, team.as_deref(), user.as_deref())?);
     match to {
         GrantTo::Member(..) => books.connection.execute(
             "UPDATE member SET granted = ?3 WHERE team_id = ?1 AND user_id = ?2",
@@ -262,6 +267,39 @@ fn recount(books: &mut Books<'_>, to: GrantTo, now_ms: i64) -> Result<()> {
             now_ms,
         ),
     }
+}
+
+/// Where what is kept as granted is not the sum of the grants that count.
+pub(crate) fn differences(books: &Books<'_>) -> Result<Vec<String>> {
+    type Held = (Option<String>, Option<String>, Additions);
+    let read = |row: &Row<'_>| -> rusqlite::Result<Held> {
+        Ok((row.get(0)?, row.get(1)?, rows::parse(row, 2)?))
+    };
+    let kept: Vec<Held> = rows::all(
+        books.connection,
+        "SELECT team_id, user_id, granted FROM member UNION ALL
+         SELECT CASE WHEN kind = 'team' THEN entity_id END,
+                CASE WHEN kind <> 'team' THEN entity_id END, granted FROM quota",
+        [],
+        read,
+    )?;
+    let mut found = Vec::new();
+    for (team, user, kept) in kept {
+        let sum = active(books, team.as_deref(), user.as_deref())?;
+        if sum != kept {
+            found.push(format!(
+                "{} has {} granted, its grants sum to {}",
+                team.iter()
+                    .chain(&user)
+                    .cloned()
+                    .collect::<Vec<_>>()
+                    .join("/"),
+                in_words(&kept),
+                in_words(&sum)
+            ));
+        }
+    }
+    Ok(found)
 }
 
 fn end(books: &mut Books<'_>, grant: &Grant, state: GrantState, now_ms: i64) -> Result<()> {

@@ -8,8 +8,8 @@ mod grants;
 mod redistributions;
 mod requests;
 
-pub(crate) use grants::member_left;
 pub use grants::{Grant, GrantState, GrantTo, NewGrant, Turn};
+pub(crate) use grants::{differences, member_left};
 pub use redistributions::{Redistribute, Redistribution, RedistributionState};
 pub use requests::{NewRequest, Request, RequestState};
 

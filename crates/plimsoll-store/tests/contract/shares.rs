@@ -87,6 +87,17 @@ async fn a_grant_counts_from_its_beginning_to_its_end() {
     w.pass(100);
     assert_eq!(w.turned().await, [("grant.begin", "ada".to_owned())]);
     assert_eq!(limit(), 1500);
+    w.sound().await;
+    let shell = w.shell();
+    let none = "UPDATE quota SET granted = '[]'";
+    shell.execute(none, []).unwrap();
+    let found = w.store.check().await.unwrap();
+    assert!(
+        found[0].contains("its grants sum to 0.5 of cpu"),
+        "{found:?}"
+    );
+    let back = format!("UPDATE quota SET granted = '[[\"cpu\",500]]' WHERE entity_id = '{ada}'");
+    shell.execute(&back, []).unwrap();
     // Two add up; an own change of the quota leaves both.
     let now = w.grant(to, 200, 0, None);
     let open = w.store.give_grant(now, w.actor()).await.unwrap();
