@@ -3,86 +3,20 @@
 
 mod common;
 
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use common::account::Account;
 use common::{IMAGE, Server, Tenant, wait_for};
 use serde_json::json;
 
 const SMALL: [&str; 4] = ["--memory", "32m", "--cpus", "0.1"];
 
-/// An account of the host with a home, removed when dropped.
-struct Account {
-    name: String,
-    uid: u32,
-    gid: u32,
-    home: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Account {
-    fn new(uid: u32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let name = format!("plimsoll-t{uid}");
-        let home = dir.path().join("home");
-        let made = Command::new("useradd")
-            .args([
-                "--uid",
-                &uid.to_string(),
-                "--user-group",
-                "--create-home",
-                "--home-dir",
-            ])
-            .arg(&home)
-            .args([
-                "--key",
-                "UID_MAX=70000",
-                "--shell",
-                "/usr/sbin/nologin",
-                &name,
-            ])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
-        Self {
-            name,
-            uid,
-            gid: std::fs::metadata(&home).unwrap().gid(),
-            home,
-            _dir: dir,
-        }
-    }
-
-    /// A folder or file of theirs.
-    fn own(&self, path: &Path, mode: u32) {
-        chown(path, Some(self.uid), Some(self.gid)).unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    fn folder(&self, name: &str) -> PathBuf {
-        let path = self.home.join(name);
-        std::fs::create_dir(&path).unwrap();
-        self.own(&path, 0o755);
-        path
-    }
-
-    fn tenant(&self, server: &Server, name: &str) -> Tenant {
-        server.tenant(
-            name,
-            self.uid,
-            json!({"maxMemoryGB": 1, "maxCpuCores": 2, "maxStorageGB": 20}),
-        )
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        let _ = Command::new("userdel").arg(&self.name).output();
-    }
+fn tenant(server: &Server, name: &str, account: &Account) -> Tenant {
+    let limits = json!({"maxMemoryGB": 1, "maxCpuCores": 2, "maxStorageGB": 20});
+    server.tenant(name, account.uid, limits)
 }
 
 fn run(tenant: &Tenant, options: &[&str], command: &[&str]) -> String {
@@ -103,7 +37,7 @@ fn bind(path: &Path, rest: &str) -> String {
 fn a_student_works_in_a_folder_of_their_home() {
     let server = Server::start();
     let account = Account::new(64_100);
-    let ada = account.tenant(&server, "ada");
+    let ada = tenant(&server, "ada", &account);
     let work = account.folder("work");
     let mount = bind(&work, "/work");
     let said = run(
@@ -168,7 +102,7 @@ fn a_student_works_in_a_folder_of_their_home() {
 fn what_is_mounted_is_open_to_nobody_else_on_the_host() {
     let server = Server::start();
     let account = Account::new(64_150);
-    let ada = account.tenant(&server, "ada");
+    let ada = tenant(&server, "ada", &account);
     let work = account.folder("work");
     std::fs::write(work.join("file"), "words").unwrap();
     let mount = bind(&work, "/w:ro");
@@ -188,7 +122,7 @@ fn what_is_mounted_is_open_to_nobody_else_on_the_host() {
 fn nothing_of_others_is_reached_through_a_mount() {
     let server = Server::start();
     let (account, other) = (Account::new(64_110), Account::new(64_111));
-    let ada = account.tenant(&server, "ada");
+    let ada = tenant(&server, "ada", &account);
     let work = account.folder("work");
     let secret = other.folder("public");
     std::fs::write(secret.join("secret"), "ben's").unwrap();
@@ -242,7 +176,7 @@ fn nothing_of_others_is_reached_through_a_mount() {
 fn a_link_swapped_in_the_middle_shows_nothing() {
     let server = Server::start();
     let (account, other) = (Account::new(64_120), Account::new(64_121));
-    let ada = account.tenant(&server, "ada");
+    let ada = tenant(&server, "ada", &account);
     let work = account.folder("work");
     std::fs::write(work.join("mine"), "").unwrap();
     let secret = other.folder("public");
@@ -303,7 +237,7 @@ fn a_working_directory_is_no_way_into_closed_folders() {
     std::fs::write(&config, roots).unwrap();
     let config = config.display().to_string();
     let server = Server::start_with(&common::engine(), &["--config", &config]);
-    let ada = account.tenant(&server, "ada");
+    let ada = tenant(&server, "ada", &account);
     let mount = bind(shared.path(), "/x:ro");
     let refused = ada.refused(&[
         "run",
@@ -354,7 +288,7 @@ impl Drop for Mounted {
 fn what_the_host_mounts_below_a_folder_neither_shows_nor_goes_with_it() {
     let server = Server::start();
     let account = Account::new(64_160);
-    let ada = account.tenant(&server, "ada");
+    let ada = tenant(&server, "ada", &account);
     let disk = account.folder("disk");
     let _outer = Mounted::tmpfs(&disk);
     account.own(&disk, 0o755);
@@ -373,7 +307,7 @@ fn what_the_host_mounts_below_a_folder_neither_shows_nor_goes_with_it() {
 fn mounts_outlive_a_crash_of_the_server() {
     let mut server = Server::start();
     let account = Account::new(64_130);
-    let ada = account.tenant(&server, "ada");
+    let ada = tenant(&server, "ada", &account);
     let work = account.folder("work");
     std::fs::write(work.join("file"), "words").unwrap();
     let mount = bind(&work, "/w:ro");

@@ -10,6 +10,8 @@
     reason = "each test file uses its part of it, outside the server"
 )]
 
+pub mod account;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
@@ -496,20 +498,7 @@ impl Tenant {
     }
 
     pub fn with_input(&self, args: &[&str], input: &str) -> Said {
-        let mut child = self
-            .command(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
-        said(&child.wait_with_output().unwrap())
+        fed(&mut self.command(args), input.as_bytes())
     }
 
     /// Runs docker under a terminal.
@@ -525,6 +514,25 @@ impl Tenant {
             .stdin(Stdio::null());
         said(&command.output().expect("script runs"))
     }
+}
+
+/// Runs a command with bytes at its input.
+pub fn fed(command: &mut Command, input: &[u8]) -> Said {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // A program that has refused may end before it has read everything.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    said(&output)
 }
 
 pub fn said(output: &Output) -> Said {
