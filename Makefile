@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 # The targets share one engine and one cargo lock; side by side they would only wait.
 .NOTPARALLEL:
-.PHONY: help run test test-v2 coverage bench build fmt lint deny engine-start engine-stop clean
+.PHONY: help run test test-v2 clients fuzz coverage bench build fmt lint deny engine-start engine-stop clean
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -19,6 +19,12 @@ test: ## Everything CI runs, on a real engine
 test-v2: ## The cgroup v2 tests alone, in a guest of their own
 	@cargo build --locked --package plimsoll
 	@scripts/test-v2.sh --binary "$${CARGO_TARGET_DIR:-target}/debug/plimsoll"
+
+clients: ## docker-py's own tests and testcontainers, through the gateway
+	@scripts/clients.sh
+
+fuzz: ## Fuzz what reads requests, FUZZ_SECONDS (20) a target
+	@scripts/fuzz.sh
 
 coverage: ## Line coverage of the tests; fails under 85 %
 	@scripts/coverage.sh

@@ -61,6 +61,12 @@ step tests
 need_packages docker-registry=docker-registry
 cargo test --locked --workspace --no-fail-fast
 
+step clients that others wrote
+"$REPO/scripts/clients.sh"
+
+step fuzzing
+"$REPO/scripts/fuzz.sh"
+
 step links in the documentation
 "$REPO/scripts/check-links.sh"
 RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet

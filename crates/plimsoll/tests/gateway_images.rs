@@ -94,27 +94,7 @@ fn mark(tenant: &Tenant, name: &str) -> String {
 
 /// Runs docker with bytes at its input.
 fn fed(tenant: &Tenant, args: &[&str], input: &[u8]) -> Said {
-    use std::io::Write;
-    let mut child = tenant
-        .command(args)
-        .env("DOCKER_BUILDKIT", "0")
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut stdin = child.stdin.take().unwrap();
-    let input = input.to_vec();
-    let writer = std::thread::spawn(move || {
-        let _ = stdin.write_all(&input);
-    });
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap();
-    Said {
-        code: output.status.code().unwrap_or(-1),
-        out: String::from_utf8_lossy(&output.stdout).into_owned(),
-        err: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+    common::fed(tenant.command(args).env("DOCKER_BUILDKIT", "0"), input)
 }
 
 /// A tar archive by the host's own tar, of files with these texts.

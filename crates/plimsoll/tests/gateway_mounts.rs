@@ -8,7 +8,8 @@ use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use common::{Account, IMAGE, Server, Tenant, wait_for};
+use common::account::Account;
+use common::{IMAGE, Server, Tenant, wait_for};
 use serde_json::json;
 
 const SMALL: [&str; 4] = ["--memory", "32m", "--cpus", "0.1"];

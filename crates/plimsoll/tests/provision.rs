@@ -4,7 +4,8 @@ mod common;
 
 use std::process::Stdio;
 
-use common::{Account, IMAGE, Server, Tenant};
+use common::account::Account;
+use common::{IMAGE, Server, Tenant};
 use serde_json::{Value, json};
 
 fn server(more: &[&str]) -> Server {

@@ -9,7 +9,7 @@
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Read, Write};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 use serde_json::{Map, Value, json};
@@ -79,7 +79,7 @@ fn load_within(
     name: impl Fn(usize) -> String,
 ) -> Result<Vec<Vec<Reference>>, ArchiveError> {
     let mut out = io::BufWriter::new(output);
-    let mut archive = Archive::new(bound.count(unpacked(input)?));
+    let mut archive = Archive::new(bound.unpacked(input)?);
     let mut images = None;
     let mut held = Held::default();
     for entry in archive.entries()? {
@@ -384,7 +384,7 @@ pub fn layer(input: impl Read, output: impl Write, most: u64) -> Result<(), Arch
     let bound = Bound::new(most);
     let passed = (|| {
         let mut out = io::BufWriter::new(output);
-        let mut input = bound.count(unpacked(input)?);
+        let mut input = bound.unpacked(input)?;
         copy_tar(&mut input, &mut out)?;
         Ok(out.flush()?)
     })();
@@ -416,7 +416,7 @@ fn context_within(
     rewrite: &mut dyn FnMut(&str) -> Result<String, String>,
 ) -> Result<(), ArchiveError> {
     let mut out = tar::Builder::new(io::BufWriter::new(output));
-    let mut archive = Archive::new(bound.count(unpacked(input)?));
+    let mut archive = Archive::new(bound.unpacked(input)?);
     let mut links: HashSet<String> = HashSet::new();
     // The builder falls back to this one by itself.
     let lower = (dockerfile == "Dockerfile").then_some("dockerfile");
@@ -770,6 +770,7 @@ impl<R: Read, W: Write> Read for Tee<R, W> {
 struct Bound {
     most: u64,
     read: Arc<AtomicU64>,
+    broken: Arc<AtomicBool>,
 }
 
 impl Bound {
@@ -777,7 +778,17 @@ impl Bound {
         Self {
             most,
             read: Arc::default(),
+            broken: Arc::default(),
         }
+    }
+
+    /// What is sent, unpacked and counted.
+    fn unpacked<'a>(
+        &self,
+        from: impl Read + 'a,
+    ) -> Result<Counted<Box<dyn Read + 'a>>, ArchiveError> {
+        let broken = Arc::clone(&self.broken);
+        Ok(self.count(unpacked(Sent { from, broken })?))
     }
 
     fn count<R: Read>(&self, from: R) -> Counted<R> {
@@ -788,12 +799,38 @@ impl Bound {
         }
     }
 
-    /// Whatever went wrong once there was too much went wrong because of that.
+    /// Whatever went wrong once there was too much went wrong because of that; what could not be read
+    /// although it was sent, and taken by its reader, is no archive.
     fn judge<T>(&self, outcome: Result<T, ArchiveError>) -> Result<T, ArchiveError> {
-        if outcome.is_err() && self.read.load(Ordering::Relaxed) > self.most {
-            return Err(ArchiveError::TooLarge { most: self.most });
+        match outcome {
+            Err(_) if self.read.load(Ordering::Relaxed) > self.most => {
+                Err(ArchiveError::TooLarge { most: self.most })
+            }
+            Err(ArchiveError::Io(error))
+                if error.kind() != io::ErrorKind::BrokenPipe
+                    && !self.broken.load(Ordering::Relaxed) =>
+            {
+                no(format!(
+                    "not a whole tar archive: {}",
+                    short(&error.to_string())
+                ))
+            }
+            outcome => outcome,
         }
-        outcome
+    }
+}
+
+/// What comes from a tenant, and whether it broke off.
+struct Sent<R> {
+    from: R,
+    broken: Arc<AtomicBool>,
+}
+
+impl<R: Read> Read for Sent<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer);
+        self.broken.fetch_or(read.is_err(), Ordering::Relaxed);
+        read
     }
 }
 

@@ -194,9 +194,9 @@ impl BuildRequest {
             }
         });
         let names = names.collect::<Result<_, Refusal>>()?;
-        let dockerfile = query
-            .str("dockerfile")
-            .unwrap_or_else(|| "Dockerfile".to_owned());
+        // docker-py sends the text of a Dockerfile from elsewhere along, second; the engine looks at the first.
+        let dockerfile = query.all("dockerfile").into_iter().next();
+        let dockerfile = dockerfile.unwrap_or_else(|| "Dockerfile".to_owned());
         let dockerfile =
             inner_path(dockerfile.as_bytes()).map_err(|e| bad("dockerfile", &e.to_string()))?;
         let mut labels = texts(&mut query, "labels")?;
@@ -206,7 +206,7 @@ impl BuildRequest {
             .map(|(k, v)| (k, v.unwrap_or_default()))
             .collect();
         let arguments = texts(&mut query, "buildargs")?;
-        let extra_hosts = list(&mut query, "extrahosts")?;
+        let extra_hosts = query.all("extrahosts");
         let host = |entry: &String| {
             let (name, ip) = entry.split_once(':').unwrap_or((entry, ""));
             let plain = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
@@ -309,6 +309,10 @@ mod tests {
         assert_eq!(request.target.as_deref(), Some("final"));
         assert_eq!(parsed("cpuquota=50000").unwrap().cpu_milli, Some(500));
         assert_eq!(parsed("").unwrap().dockerfile, "Dockerfile");
+        let twice = parsed("dockerfile=.dockerfile.a0&dockerfile=FROM+x%0ACOPY+.+/y").unwrap();
+        assert_eq!(twice.dockerfile, ".dockerfile.a0");
+        let hosts = parsed("extrahosts=a%3A1.2.3.4&extrahosts=b%3A::1").unwrap();
+        assert_eq!(hosts.extra_hosts, ["a:1.2.3.4", "b:::1"]);
     }
 
     #[test]
@@ -334,7 +338,9 @@ mod tests {
             ("t=a@sha256:0", 400),
             ("buildargs=%5B%5D", 400),
             ("labels=%7B%22a%22%3A1%7D", 400),
-            ("extrahosts=%5B%22a%3Ahost-gateway%22%5D", 400),
+            ("extrahosts=a%3Ahost-gateway", 400),
+            ("extrahosts=a%3A1.2.3.4&extrahosts=b", 400),
+            ("extrahosts=%5B%22a%3A1.2.3.4%22%5D", 400),
             ("evil=1", 400),
         ] {
             assert_eq!(

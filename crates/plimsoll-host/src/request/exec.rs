@@ -60,7 +60,7 @@ impl ExecRequest {
             attach_stderr: fields.bool("AttachStderr")?.unwrap_or(false),
             tty: fields.bool("Tty")?.unwrap_or(false),
             cmd,
-            detach_keys: plain(&mut fields, "DetachKeys", 128)?,
+            detach_keys: detach_keys(&mut fields)?,
             env: fields.strings("Env")?.unwrap_or_default(),
             working_dir: working_dir(&mut fields)?,
             user: plain(&mut fields, "User", 256)?,
@@ -130,6 +130,16 @@ impl ExecRequest {
         insert_console(map, self.console_size);
         body
     }
+}
+
+/// docker-py writes the name small, and the engine reads either.
+fn detach_keys(fields: &mut Fields) -> Result<String, Refusal> {
+    let keys = plain(fields, "DetachKeys", 128)?;
+    let small = plain(fields, "detachKeys", 128)?;
+    if !keys.is_empty() && !small.is_empty() {
+        return Err(Refusal::bad("detachKeys", "is given twice"));
+    }
+    Ok(keys + &small)
 }
 
 /// `POST /exec/{id}/start`, decoded.
@@ -208,6 +218,8 @@ mod tests {
                 "Privileged": false, "Cmd": ["true"], "Env": ["A=b"], "User": "0", "WorkingDir": "/",
             })
         );
+        let small = ExecRequest::parse(br#"{"Cmd":["a"],"detachKeys":"ctrl-p"}"#).unwrap();
+        assert_eq!(small.body()["DetachKeys"], "ctrl-p");
         for body in [
             include_bytes!("fixtures/cli-exec-start.json").as_slice(),
             include_bytes!("fixtures/py-exec-start.json"),
@@ -228,6 +240,8 @@ mod tests {
             (r#"{"Cmd":[]}"#, 400),
             (r#"{}"#, 400),
             (r#"{"Cmd":["a"],"Other":1}"#, 400),
+            (r#"{"Cmd":["a"],"detachKeys":"a","DetachKeys":"a"}"#, 400),
+            (r#"{"Cmd":["a"],"detachkeys":"a"}"#, 400),
             (r#"{"Cmd":["a"],"WorkingDir":"../x"}"#, 400),
         ] {
             let refusal = ExecRequest::parse(body.as_bytes()).unwrap_err();

@@ -57,9 +57,7 @@ impl Reference {
             _ => (named, None),
         };
         let (domain, path) = match name.split_once('/') {
-            Some((first, rest)) if first.contains(['.', ':']) || first == "localhost" => {
-                (first, rest.to_owned())
-            }
+            Some((first, rest)) if reads_as_domain(first) => (first, rest.to_owned()),
             Some(_) => ("docker.io", name.to_owned()),
             None => ("docker.io", format!("library/{name}")),
         };
@@ -102,15 +100,17 @@ impl Reference {
             }
             (None, tag) => Version::Tag(tag.unwrap_or("latest").to_owned()),
         };
-        // The engine reads 64 digits alone as an id.
-        if name.len() == 64 && name.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(bad("64 hexadecimal digits are an id"));
-        }
-        Ok(Self {
+        let read = Self {
             domain: domain.to_owned(),
             path,
             version,
-        })
+        };
+        // The engine reads 64 digits alone as an id.
+        let shown = read.short_repository();
+        if shown.len() == 64 && shown.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(bad("64 hexadecimal digits are an id"));
+        }
+        Ok(read)
     }
 
     /// The name without tag or digest, in full.
@@ -119,12 +119,14 @@ impl Reference {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// The name without tag or digest, as people write it.
+    /// The name without tag or digest, as people write it: reads as the same again.
     #[must_use]
     pub fn short_repository(&self) -> String {
         match (self.domain.as_str(), self.path.strip_prefix("library/")) {
             ("docker.io", Some(name)) if !name.contains('/') => name.to_owned(),
-            ("docker.io", _) => self.path.clone(),
+            ("docker.io", _) if !self.path.split('/').next().is_some_and(reads_as_domain) => {
+                self.path.clone()
+            }
             _ => self.repository(),
         }
     }
@@ -143,6 +145,11 @@ impl Reference {
             Version::Digest(_) => None,
         }
     }
+}
+
+/// Whether what stands before the first slash of a reference is a registry.
+fn reads_as_domain(first: &str) -> bool {
+    first.contains(['.', ':']) || first == "localhost"
 }
 
 impl fmt::Display for Reference {
@@ -327,6 +334,12 @@ mod tests {
                 "busybox:latest",
             ),
             ("index.docker.io/a/b:x", "docker.io/a/b:x", "a/b:x"),
+            // Without its domain it would be another registry's.
+            (
+                "docker.io/reg.lab/b",
+                "docker.io/reg.lab/b:latest",
+                "docker.io/reg.lab/b:latest",
+            ),
             ("localhost/b", "localhost/b:latest", "localhost/b:latest"),
             (
                 "reg.lab:5000/a/b:2",
@@ -380,6 +393,7 @@ mod tests {
             &format!("busybox:sha256-{}", "0".repeat(64)),
             &"a".repeat(200),
             &"0".repeat(64),
+            &format!("docker.io/library/{}", "0".repeat(64)),
         ] {
             assert!(Reference::parse(text).is_err(), "{text:?}");
         }

@@ -269,8 +269,8 @@ async fn engine_query(
         .str("memswap", &memory)
         .str("version", "1")
         .opt_str("target", request.target.as_deref());
-    if !request.extra_hosts.is_empty() {
-        query = query.str("extrahosts", &text(&json!(request.extra_hosts)));
+    for host in &request.extra_hosts {
+        query = query.str("extrahosts", host);
     }
     Ok(query.finish())
 }

@@ -10,9 +10,10 @@
     reason = "each test file uses its part of it, outside the server"
 )]
 
+pub mod account;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -514,78 +515,6 @@ pub struct Tenant {
     pub host: String,
 }
 
-/// An account of the host with a home, removed when dropped.
-pub struct Account {
-    pub name: String,
-    pub uid: u32,
-    pub gid: u32,
-    pub home: PathBuf,
-    _dir: tempfile::TempDir,
-}
-
-impl Account {
-    pub fn new(uid: u32) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let name = format!("plimsoll-t{uid}");
-        let home = dir.path().join("home");
-        let made = Command::new("useradd")
-            .args([
-                "--uid",
-                &uid.to_string(),
-                "--user-group",
-                "--create-home",
-                "--home-dir",
-            ])
-            .arg(&home)
-            .args([
-                "--key",
-                "UID_MAX=70000",
-                "--shell",
-                "/usr/sbin/nologin",
-                &name,
-            ])
-            .output()
-            .unwrap();
-        assert!(made.status.success(), "{made:?}");
-        std::fs::set_permissions(&home, std::fs::Permissions::from_mode(0o700)).unwrap();
-        Self {
-            name,
-            uid,
-            gid: std::fs::metadata(&home).unwrap().gid(),
-            home,
-            _dir: dir,
-        }
-    }
-
-    /// A folder or file of theirs.
-    pub fn own(&self, path: &Path, mode: u32) {
-        chown(path, Some(self.uid), Some(self.gid)).unwrap();
-        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
-    }
-
-    pub fn folder(&self, name: &str) -> PathBuf {
-        let path = self.home.join(name);
-        std::fs::create_dir(&path).unwrap();
-        self.own(&path, 0o755);
-        path
-    }
-
-    pub fn tenant(&self, server: &Server, name: &str) -> Tenant {
-        server.tenant(
-            name,
-            self.uid,
-            json!({"maxMemoryGB": 1, "maxCpuCores": 2, "maxStorageGB": 20}),
-        )
-    }
-}
-
-impl Drop for Account {
-    fn drop(&mut self) {
-        let _ = Command::new("userdel").arg(&self.name).output();
-    }
-}
-
 /// A file system of its own and of this size, gone with the value. Declared before the server on it.
 pub struct SmallDisk(PathBuf);
 
@@ -671,20 +600,7 @@ impl Tenant {
     }
 
     pub fn with_input(&self, args: &[&str], input: &str) -> Said {
-        let mut child = self
-            .command(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        child
-            .stdin
-            .take()
-            .unwrap()
-            .write_all(input.as_bytes())
-            .unwrap();
-        said(&child.wait_with_output().unwrap())
+        fed(&mut self.command(args), input.as_bytes())
     }
 
     /// Runs docker under a terminal of 31 lines of 101 characters.
@@ -704,6 +620,25 @@ impl Tenant {
             .stdin(Stdio::null());
         said(&command.output().expect("script runs"))
     }
+}
+
+/// Runs a command with bytes at its input.
+pub fn fed(command: &mut Command, input: &[u8]) -> Said {
+    let mut child = command
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    let input = input.to_vec();
+    let writer = std::thread::spawn(move || {
+        // A program that has refused may end before it has read everything.
+        let _ = stdin.write_all(&input);
+    });
+    let output = child.wait_with_output().unwrap();
+    writer.join().unwrap();
+    said(&output)
 }
 
 pub fn said(output: &Output) -> Said {

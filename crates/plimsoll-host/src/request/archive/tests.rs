@@ -315,3 +315,27 @@ fn nothing_in_a_context_takes_the_dockerfiles_place() {
     let linked = [Link("sub", "x"), File("x/Dockerfile", b"FROM secret")];
     assert!(built(&linked, "sub/Dockerfile").is_err());
 }
+
+/// A sender that goes away in the middle.
+struct Vanishing<'a>(&'a [u8]);
+
+impl Read for Vanishing<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> std::io::Result<usize> {
+        match self.0.read(buffer)? {
+            0 => Err(std::io::ErrorKind::ConnectionReset.into()),
+            read => Ok(read),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_archive_is_told_apart_from_one_that_broke_off() {
+    let whole = tar_of(&[File("l/layer.tar", b"x"), File("manifest.json", MANIFEST)]);
+    for sent in [b"abc", &whole[..700], &[1; 4096], b"\x1f\x8bxxxxxxxx"] {
+        assert!(loaded(sent, 1 << 20).unwrap_err().contains("not a whole"));
+    }
+    for sent in [b"abc", &whole[..700]] {
+        let cut = load(Vanishing(sent), io::sink(), 1 << 20, |n| n.to_string());
+        assert!(matches!(cut, Err(ArchiveError::Io(_))), "{cut:?}");
+    }
+}

@@ -23,6 +23,8 @@ pub(in crate::gateway) async fn list(mut call: Call) -> Result<Response<Body>, R
     call.query.bool("digests")?;
     // Newer clients ask for figures that this version of the API does not have.
     call.query.bool("shared-size")?;
+    // docker-py asks, and picks the ids itself.
+    call.query.bool("only_ids")?;
     call.query.bool("manifests")?;
     let mut filters = call
         .query

@@ -58,6 +58,8 @@ fn target(repo: Option<&str>, tag: Option<&str>) -> Result<Option<Reference>, Re
 
 pub(super) async fn tag(mut call: Call, name: &str) -> Result<Response<Body>, Refused> {
     let (repo, tag) = (call.query.str("repo"), call.query.str("tag"));
+    // docker-py's, from before API 1.24: a tag always moves.
+    call.query.bool("force")?;
     call.query.finish()?;
     answer::read_nothing(call.body)?;
     let Some(wanted) = target(repo.as_deref(), tag.as_deref())? else {
