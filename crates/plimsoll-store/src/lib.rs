@@ -11,6 +11,7 @@ mod check;
 mod clamps;
 mod decisions;
 mod error;
+pub mod history;
 mod hosts;
 mod images;
 mod lock;
