@@ -134,6 +134,16 @@ pub struct Scan<'a> {
     pub now_ms: i64,
 }
 
+impl Scan<'_> {
+    /// The step in whole hours, from a day on in whole days.
+    #[must_use]
+    pub fn whole_step_ms(&self) -> Option<i64> {
+        let step_ms = self.step_ms?.max(1);
+        let period = if step_ms >= DAY_MS { DAY_MS } else { HOUR_MS };
+        Some((step_ms + period - 1) / period * period)
+    }
+}
+
 /// An entity that was measured.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Extent {
@@ -262,10 +272,7 @@ impl History {
     /// # Errors
     /// What SQLite says.
     pub fn scan(&self, scan: &Scan<'_>) -> Result<Vec<Extent>> {
-        let step_ms = scan.step_ms.map(|step| {
-            let period = if step >= DAY_MS { DAY_MS } else { HOUR_MS };
-            (step.max(1) + period - 1) / period * period
-        });
+        let step_ms = scan.whole_step_ms();
         let bucket = |at_ms: i64| match step_ms {
             Some(step_ms) => at_ms.div_euclid(step_ms) * step_ms,
             None => scan.from_ms,

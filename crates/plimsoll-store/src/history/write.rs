@@ -393,7 +393,7 @@ fn cut_entity(
     let mut sums = Rollup::default();
     five.values().for_each(|slot| sums.merge(slot));
     wide::save(tx, Wide::Hour, key(hour, id), 1, &sums)?;
-    unreadable += add_to_day(tx, hour, id, &sums, rollup::spreads(&samples))?;
+    unreadable += add_to_day(tx, hour, id, &sums, &rollup::spreads(&samples))?;
     tx.prepare_cached("UPDATE entity SET seen = max(seen, ?2) WHERE id = ?1")?
         .execute(params![id, hour])?;
     Ok(unreadable)
@@ -405,7 +405,7 @@ fn add_to_day(
     hour: i64,
     id: u32,
     sums: &Rollup,
-    spreads: Spreads,
+    spreads: &Spreads,
 ) -> Result<u64> {
     let (day, bit) = (hour.div_euclid(DAY_HOURS), 1 << hour.rem_euclid(DAY_HOURS));
     let (mut rollup, mut hours) = wide::load(tx, Wide::Day, key(day, id))?.unwrap_or_default();
@@ -419,7 +419,7 @@ fn add_to_day(
                 Err(_) => unreadable += 1,
             }
         }
-        add(&mut spread, &spreads);
+        add(&mut spread, spreads);
     } else {
         rollup = Rollup::default();
         for hour in day * DAY_HOURS..(day + 1) * DAY_HOURS {

@@ -122,6 +122,8 @@ pub(super) enum Command {
     Quota(QuotaCommand),
     /// Show what is used and reserved beside the limits.
     Usage(Who),
+    /// Plot what was used over time.
+    History(HistoryFlags),
     /// List containers with what they reserve and use.
     Ps(PsFlags),
     /// Ask whether something would fit, without charging it.
@@ -611,6 +613,29 @@ pub(super) struct QuotaSetFlags {
     /// For the audit log.
     #[arg(long)]
     pub(super) reason: Option<String>,
+}
+
+/// Flags of `history`.
+#[derive(Debug, Args)]
+pub(super) struct HistoryFlags {
+    /// Whose: yours, or that of the user, team or system named.
+    #[command(flatten)]
+    pub(super) who: Who,
+    /// That of a container, by the engine's full id.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["kind", "name"])]
+    pub(super) container: Option<String>,
+    /// What: cpu, memory, pids, ...; a wrong one lists all.
+    #[arg(long, default_value = "cpu")]
+    pub(super) metric: String,
+    /// From when on: a time (2026-12-31T00:00:00Z) or a span before now (7d, 12h).
+    #[arg(long, value_name = "WHEN", default_value = "24h", value_parser = super::tokens::parse_expiry)]
+    pub(super) since: Expiry,
+    /// The span of each point, like 5m or 1h; one that suits unless given.
+    #[arg(long, value_name = "SPAN")]
+    pub(super) step: Option<String>,
+    /// Print a table for other programs: time, average, maximum, total.
+    #[arg(long)]
+    pub(super) csv: bool,
 }
 
 /// Flags of `ps`.

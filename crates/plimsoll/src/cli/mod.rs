@@ -16,9 +16,11 @@ mod containers;
 mod decisions;
 mod doctor;
 mod error;
+mod history;
 mod images;
 mod limits;
 mod pages;
+mod plot;
 mod plugin;
 mod projects;
 mod quota;
@@ -112,6 +114,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Token(command) => tokens::run(client, command, now_ms).await,
         Command::Quota(command) => quota::run(client, command).await,
         Command::Usage(who) => usage::run(client, &who, now_ms).await,
+        Command::History(flags) => history::run(client, &flags, now_ms).await,
         Command::Ps(flags) => containers::run(client, &flags).await,
         Command::Validate(flags) => decisions::validate(client, &flags).await,
         Command::Decisions(flags) => decisions::list(client, &flags, now_ms).await,

@@ -273,6 +273,7 @@ impl Collecting {
             containers,
             cycle_us: cycle_us.unwrap_or(u64::MAX),
         });
+        app.wake.history.notify_one();
         Ok((summary, watched))
     }
 
