@@ -75,3 +75,42 @@ fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
     assert_eq!(wrong.code, 2, "{}", wrong.err);
     assert!(wrong.err.contains("cpu_throttled"), "{}", wrong.err);
 }
+
+#[test]
+fn a_backup_of_a_running_server_is_put_back_when_it_has_ended() {
+    let mut server = Server::without_engine();
+    server.post("/api/users", json!({"name": "ada"}));
+    let (copies, data) = (server.path("copies"), server.path("data"));
+    let words = |verb| {
+        [
+            verb,
+            copies.to_str().unwrap(),
+            "--data-dir",
+            data.to_str().unwrap(),
+        ]
+    };
+    let made = server.plimsoll(&words("backup"));
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert_eq!(made.out.lines().count(), 3, "{}", made.out);
+    server.post("/api/users", json!({"name": "bob"}));
+
+    let refused = server.plimsoll(&words("restore"));
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.err.contains(&server.pid().to_string()),
+        "{}",
+        refused.err
+    );
+    server.terminate();
+    let restored = server.plimsoll(&words("restore"));
+    assert_eq!(restored.code, 0, "{}", restored.err);
+    server.restart();
+    let users = server.get("/api/users");
+    let names: Vec<_> = users["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|u| &u["name"])
+        .collect();
+    assert_eq!(names, ["ada"]);
+}

@@ -11,7 +11,7 @@ use crate::error::{Result, StoreError};
 pub const HISTORY_FILE: &str = "history.db";
 
 const SCHEMA: &str = include_str!("../migrations/sqlite_001_history.sql");
-const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// Opens the file for writing, making it first.
 pub(crate) fn open(path: &Path) -> Result<Connection> {

@@ -23,6 +23,7 @@ use plimsoll_core::metric::Metric;
 use rusqlite::Connection;
 
 pub use file::HISTORY_FILE;
+pub(crate) use file::SCHEMA_VERSION;
 pub use read::{Ask, Bucket, Extent, Level, Scan, Series};
 
 use crate::error::Result;
@@ -45,6 +46,27 @@ pub struct Tick {
     pub at_ms: i64,
     /// An entity each.
     pub points: Vec<Point>,
+    /// For the view of what is used now.
+    pub totals: Vec<Totals>,
+}
+
+/// What an entity used in sum, and at most in a day.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Totals {
+    /// Its key, which has a point, too.
+    pub entity: String,
+    /// Millicores.
+    pub peak_cpu_milli: u64,
+    /// Bytes.
+    pub peak_memory_bytes: u64,
+    /// Running ones.
+    pub peak_containers: u64,
+    /// Time in which at least one container ran, milliseconds.
+    pub runtime_ms: u64,
+    /// CPU time, nanoseconds.
+    pub cpu_ns: u64,
+    /// Working set over time.
+    pub memory_byte_ms: u128,
 }
 
 /// What is known of an entity beside its key.
@@ -172,16 +194,6 @@ impl History {
         locked(&self.writer).faults.clone()
     }
 
-    /// Copies the history into a new file, while it is written.
-    ///
-    /// # Errors
-    /// What SQLite says; also when there is such a file.
-    pub fn backup(&self, to: &Path) -> Result<()> {
-        let connection = file::open_reader(&self.path)?;
-        connection.execute("VACUUM INTO ?1", [to.display().to_string()])?;
-        Ok(())
-    }
-
     /// Runs `job` on a consistent snapshot.
     fn reading<T>(&self, job: impl FnOnce(&Connection) -> Result<T>) -> Result<T> {
         let pooled = locked(&self.readers).pop();
@@ -199,4 +211,27 @@ impl History {
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The blocks that do not match their checksums, in words.
+///
+/// # Errors
+/// What SQLite says.
+pub(crate) fn unreadable(connection: &Connection) -> Result<Vec<String>> {
+    let mut found = Vec::new();
+    for table in ["tick", "raw", "five", "spread"] {
+        let mut statement = connection.prepare(&format!("SELECT body FROM {table}"))?;
+        let mut rows = statement.query([])?;
+        let mut bad = 0u64;
+        while let Some(row) = rows.next()? {
+            let body: Vec<u8> = row.get(0)?;
+            bad += u64::from(column::unsealed(&body).is_err());
+        }
+        if bad > 0 {
+            found.push(format!(
+                "{HISTORY_FILE}: {bad} rows of {table} do not read back"
+            ));
+        }
+    }
+    Ok(found)
 }

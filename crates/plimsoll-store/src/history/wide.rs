@@ -99,7 +99,13 @@ pub(crate) fn prepare(connection: &Connection) -> Result<()> {
     views(connection)
 }
 
-/// The original design's table as a view over the hours, in its units, and the labels beside it.
+/// The type and id in an entity's key; the system has that of the ledger.
+const ENTITY: &str = "CASE WHEN instr(e.key, ':') = 0 THEN e.key
+                     ELSE substr(e.key, 1, instr(e.key, ':') - 1) END AS entity_type,
+                CASE WHEN instr(e.key, ':') = 0 THEN '00000000-0000-0000-0000-000000000000'
+                     ELSE substr(e.key, instr(e.key, ':') + 1) END AS entity_id";
+
+/// The original design's tables as views, in its units: use by the hour, and now.
 fn views(connection: &Connection) -> Result<()> {
     let mut selects = Vec::new();
     for metric in Metric::ALL {
@@ -124,15 +130,28 @@ fn views(connection: &Connection) -> Result<()> {
         sql,
         "CREATE VIEW resource_usage_metrics AS
          SELECT m.key || ':' || m.metric_type AS id,
-                CASE WHEN instr(e.key, ':') = 0 THEN e.key
-                     ELSE substr(e.key, 1, instr(e.key, ':') - 1) END AS entity_type,
-                CASE WHEN instr(e.key, ':') = 0 THEN '{}'
-                     ELSE substr(e.key, instr(e.key, ':') + 1) END AS entity_id,
+                {ENTITY},
                 m.metric_type, m.value, m.peak,
                 strftime('%Y-%m-%d %H:%M:%S', m.at_ms / 1000, 'unixepoch') AS timestamp
          FROM ({}) m JOIN entity e ON e.id = (m.key & 4294967295);",
-        plimsoll_core::entity::SYSTEM_ID,
         selects.join(" UNION ALL "),
+    );
+    let _ = write!(
+        sql,
+        "DROP VIEW IF EXISTS resource_usage_current;
+         CREATE VIEW resource_usage_current AS
+         SELECT {ENTITY}, c.cpu / 1000.0 AS current_cpu_cores,
+                c.memory / 1073741824.0 AS current_memory_gb,
+                c.storage / 1073741824.0 AS current_storage_gb,
+                c.containers AS current_containers,
+                c.network * 8 / 1000000 AS current_bandwidth_mbps,
+                c.peak_cpu / 1000.0 AS peak_cpu_cores,
+                c.peak_memory / 1073741824.0 AS peak_memory_gb, c.peak_containers,
+                c.runtime_ms / 3600000.0 AS total_runtime_hours,
+                c.cpu_ns / 3.6e12 AS total_cpu_core_hours,
+                c.memory_gb_hours AS total_memory_gb_hours,
+                strftime('%Y-%m-%d %H:%M:%S', c.at_ms / 1000, 'unixepoch') AS last_updated
+         FROM current c JOIN entity e ON e.id = c.entity;"
     );
     connection.execute_batch(&sql)?;
     Ok(())

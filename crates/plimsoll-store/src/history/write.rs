@@ -4,13 +4,14 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
+use plimsoll_core::metric::Metric;
 use rusqlite::{Connection, OptionalExtension as _, Transaction, TransactionBehavior, params};
 
 use super::live::{HOUR_MS, Live, Row, hour_of, read_row, row};
 use super::rollup::{self, FIVE_MS, Rollup, Spreads};
 use super::samples::Samples;
 use super::wide::{self, Wide, key};
-use super::{Faults, Labels, Settings, Tick, file};
+use super::{Faults, Labels, Settings, Tick, Totals, file};
 use crate::error::Result;
 
 /// An hour is cut over this many readings.
@@ -42,6 +43,8 @@ pub(crate) struct Writer {
     described: HashMap<String, Labels>,
     /// Those of which it is not in the file yet.
     undescribed: HashSet<String>,
+    /// What is used now, by entity.
+    current: Vec<(u32, i64, Totals, HashMap<Metric, u64>)>,
     /// Rows of the log that are not in the file yet.
     unsaved: VecDeque<(i64, Vec<u8>)>,
     /// The hour that is being cut, and the last entity of it that was.
@@ -88,6 +91,7 @@ impl Writer {
             unsaved_ids: Vec::new(),
             described: HashMap::new(),
             undescribed: HashSet::new(),
+            current: Vec::new(),
             unsaved: VecDeque::new(),
             cutting: None,
             newest_ms: replayed.newest_ms,
@@ -128,6 +132,15 @@ impl Writer {
             rows.push((self.id(&mut live, &point.entity)?, point.values.clone()));
         }
         live.add(at_ms, &rows);
+        self.current.clear();
+        let by_id: HashMap<u32, &Vec<_>> = rows.iter().map(|(id, values)| (*id, values)).collect();
+        for totals in &tick.totals {
+            let id = self.id(&mut live, &totals.entity)?;
+            let values = by_id.get(&id);
+            let values = values.map(|values| values.iter().copied().collect());
+            self.current
+                .push((id, at_ms, totals.clone(), values.unwrap_or_default()));
+        }
         self.newest_ms = at_ms;
         if self.cutting.is_some_and(|(hour, _)| hour == hour_of(at_ms)) {
             self.cutting = None;
@@ -227,9 +240,33 @@ impl Writer {
                 labels.host
             ])?;
         }
+        self.save_current(tx)?;
         for (at_ms, body) in &self.unsaved {
             tx.prepare_cached("INSERT OR REPLACE INTO tick (at_ms, body) VALUES (?1, ?2)")?
                 .execute(params![at_ms, body])?;
+        }
+        Ok(())
+    }
+
+    fn save_current(&self, tx: &Transaction<'_>) -> Result<()> {
+        let sql = "INSERT OR REPLACE INTO current VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+        for (id, at_ms, totals, values) in &self.current {
+            let now = |metric| values.get(&metric).copied().unwrap_or(0).cast_signed();
+            tx.prepare_cached(sql)?.execute(params![
+                id,
+                at_ms,
+                now(Metric::Cpu),
+                now(Metric::Memory),
+                now(Metric::Storage),
+                now(Metric::Containers),
+                now(Metric::NetReceive) + now(Metric::NetTransmit),
+                totals.peak_cpu_milli.cast_signed(),
+                totals.peak_memory_bytes.cast_signed(),
+                totals.peak_containers.cast_signed(),
+                totals.runtime_ms.cast_signed(),
+                totals.cpu_ns.cast_signed(),
+                totals.memory_byte_ms as f64 / (1u64 << 30) as f64 / 3.6e6,
+            ])?;
         }
         Ok(())
     }
@@ -293,7 +330,10 @@ impl Writer {
             .execute([key(before.max(0), 0)])?;
         }
         if entities_too {
-            tx.execute("DELETE FROM entity WHERE seen < ?1", [oldest - DAY_HOURS])?;
+            let gone = "DELETE FROM entity WHERE seen < ?1";
+            tx.execute(gone, [oldest - DAY_HOURS])?;
+            let gone = "DELETE FROM current WHERE entity NOT IN (SELECT id FROM entity)";
+            tx.execute(gone, [])?;
         }
         Ok(())
     }

@@ -37,5 +37,23 @@ CREATE TABLE spread (
     body BLOB NOT NULL
 ) STRICT;
 
+-- The last reading of users, teams and the system, in the metrics' units.
+CREATE TABLE current (
+    entity          INTEGER PRIMARY KEY,
+    at_ms           INTEGER NOT NULL,
+    cpu             INTEGER NOT NULL,
+    memory          INTEGER NOT NULL,
+    storage         INTEGER NOT NULL,
+    containers      INTEGER NOT NULL,
+    -- Bytes a second, both ways together.
+    network         INTEGER NOT NULL,
+    peak_cpu        INTEGER NOT NULL,
+    peak_memory     INTEGER NOT NULL,
+    peak_containers INTEGER NOT NULL,
+    runtime_ms      INTEGER NOT NULL,
+    cpu_ns          INTEGER NOT NULL,
+    memory_gb_hours REAL NOT NULL
+) STRICT;
+
 -- The tables of hours and days have two columns a metric: its sum (units times seconds, or events) and
 -- its maximum. They are made from the list of metrics.

@@ -5,9 +5,9 @@ use std::io::{BufRead as _, BufReader, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use plimsoll_store::history::{HISTORY_FILE, History, Settings, Tick};
+use plimsoll_store::history::{Faults, HISTORY_FILE, History, Settings};
 
-use crate::world::{DAY, HOUR, SECOND, START, World, cpu, query, series};
+use crate::world::{DAY, HOUR, SECOND, START, World, cpu, query, series, tick};
 
 /// Where the writer in the other process writes.
 const DIR: &str = "PLIMSOLL_TEST_HISTORY";
@@ -44,7 +44,7 @@ fn writer() {
             .map(|name| cpu(name, index.cast_unsigned() % 1000));
         let at_ms = START + index * 300 * SECOND;
         let points = points.collect();
-        history.append(&Tick { at_ms, points }).unwrap();
+        history.append(&tick(at_ms, points)).unwrap();
         println!("kept {index}");
         index += 1;
     }
@@ -83,7 +83,7 @@ fn a_writer_that_is_killed_at_any_moment_loses_nothing_that_was_kept() {
         child.wait().unwrap();
         // What came after the last line that was read before the kill was kept, too, or not at all.
         let history = History::open(dir.path(), SETTINGS, START).unwrap();
-        assert_eq!(history.faults(), Default::default(), "round {round}");
+        assert_eq!(history.faults(), Faults::default(), "round {round}");
         for name in ["container:0", "container:39"] {
             let found = series(
                 &history,
@@ -160,12 +160,7 @@ fn a_torn_log_gives_what_was_whole() {
         let history = History::open(torn.path(), Settings::default(), START).unwrap();
         let left = count(&history);
         assert!(left < 500, "{left}");
-        history
-            .append(&Tick {
-                at_ms: START + DAY,
-                points: vec![],
-            })
-            .unwrap();
+        history.append(&tick(START + DAY, vec![])).unwrap();
     }
 }
 
@@ -207,10 +202,7 @@ fn a_file_that_is_none_is_moved_and_a_new_one_begun() {
     let aside = history.faults().set_aside.unwrap();
     assert_eq!(fs::read_to_string(aside).unwrap(), text);
     history
-        .append(&Tick {
-            at_ms: START,
-            points: vec![cpu("system", 0)],
-        })
+        .append(&tick(START, vec![cpu("system", 0)]))
         .unwrap();
     assert_eq!(count(&history), 1);
 }
@@ -230,7 +222,7 @@ fn damage_that_is_met_while_it_runs_costs_no_more_than_the_file() {
         let points = ["system", "user:a"].map(|entity| cpu(entity, index));
         let at_ms = START + index.cast_signed() * 10 * SECOND;
         let points = points.into();
-        world.history.append(&Tick { at_ms, points }).unwrap();
+        world.history.append(&tick(at_ms, points)).unwrap();
     }
     let aside = world.history.faults().set_aside.unwrap();
     assert_eq!(fs::metadata(aside).unwrap().len(), len);

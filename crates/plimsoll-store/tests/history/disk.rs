@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use plimsoll_store::StoreError;
-use plimsoll_store::history::{History, Settings, Tick};
+use plimsoll_store::history::{Faults, History, Settings};
 
-use crate::world::{DAY, SECOND, START, cpu, series};
+use crate::world::{DAY, SECOND, START, cpu, series, tick};
 
 struct Disk {
     path: PathBuf,
@@ -52,7 +52,7 @@ fn add(history: &History, index: u64) -> Result<(), StoreError> {
     let points = (0..50).map(|entity| cpu(&format!("container:{entity}"), index));
     let at_ms = START + index.cast_signed() * 10 * SECOND;
     let points = points.collect();
-    history.append(&Tick { at_ms, points })
+    history.append(&tick(at_ms, points))
 }
 
 /// How many readings there are, each of them right.
@@ -97,11 +97,11 @@ fn a_full_disk_is_an_error_and_nothing_is_lost_when_there_is_space_again() {
     for index in 1000..1100 {
         add(&history, index).unwrap();
     }
-    assert_eq!(history.faults(), Default::default());
+    assert_eq!(history.faults(), Faults::default());
     drop(history);
     let history = open(&disk.path);
     assert_eq!(
         (seen(&history), history.faults()),
-        (1100, Default::default())
+        (1100, Faults::default())
     );
 }

@@ -1,9 +1,10 @@
 //! Every step gives the same sums, from memory and from the file.
 
 use plimsoll_core::metric::Metric;
-use plimsoll_store::history::{Ask, Labels, Level, Point, Scan, Settings};
+use plimsoll_store::history::{Ask, Labels, Level, Point, Scan, Settings, Tick, Totals};
+use plimsoll_store::{Store, StoreError, backup, check_measured, restore};
 
-use crate::world::{DAY, HOUR, SECOND, START, World, cpu, series};
+use crate::world::{DAY, HOUR, SECOND, START, World, cpu};
 
 #[test]
 fn every_level_has_the_same_sums_in_memory_and_in_the_file() {
@@ -271,28 +272,96 @@ fn a_metric_that_is_measured_now_and_then_keeps_its_own_average() {
 }
 
 #[test]
-fn a_backup_is_made_while_it_is_written_and_holds_the_open_hour() {
+fn the_view_of_what_is_used_now_is_the_last_reading() {
     let mut world = World::new(Settings::default());
+    for (at_ms, cpu_milli) in [(START, 900), (START + 10 * SECOND, 250)] {
+        let tick = Tick {
+            at_ms,
+            points: vec![cpu("team:t", cpu_milli)],
+            totals: vec![Totals {
+                entity: "team:t".into(),
+                peak_cpu_milli: 900,
+                runtime_ms: 5_400_000,
+                cpu_ns: 7_200_000_000_000,
+                memory_byte_ms: (3 << 30) * 3_600_000,
+                ..Totals::default()
+            }],
+        };
+        world.history.append(&tick).unwrap();
+    }
+    world.now_ms = START;
+    for (what, expected) in [
+        ("current_cpu_cores", 0.25),
+        ("current_memory_gb", 250.0 / 1024.0),
+        ("peak_cpu_cores", 0.9),
+        ("total_runtime_hours", 1.5),
+        ("total_cpu_core_hours", 2.0),
+        ("total_memory_gb_hours", 3.0),
+    ] {
+        let sql = format!(
+            "SELECT {what} FROM resource_usage_current WHERE entity_type = 'team' AND entity_id = 't'"
+        );
+        assert_eq!(world.sql::<f64>(&sql), expected, "{what}");
+    }
+    let updated: String = world.sql("SELECT last_updated FROM resource_usage_current");
+    assert_eq!(updated, "2023-11-15 00:00:10");
+}
+
+#[test]
+fn a_copy_is_made_while_it_is_written_and_is_put_back_while_it_is_not() {
+    let mut world = World::new(Settings::default());
+    let store = Store::open(world.dir.path(), START).unwrap();
     world.run(START, 400, &["system"]);
-    let copies = tempfile::tempdir().unwrap();
-    let copy = copies.path().join(plimsoll_store::history::HISTORY_FILE);
-    world.history.backup(&copy).unwrap();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let (data, copies) = (world.dir.path().to_owned(), elsewhere.path().join("copy"));
+    assert_eq!(
+        backup(&data, &copies).unwrap().len(),
+        2,
+        "there are no metrics"
+    );
+    assert!(matches!(
+        backup(&data, &copies),
+        Err(StoreError::Conflict(_))
+    ));
     world.run(START + 2 * HOUR, 10, &["system"]);
-    let restored =
-        plimsoll_store::history::History::open(copies.path(), Settings::default(), START).unwrap();
-    let points = series(
-        &restored,
-        "system",
-        START,
-        START + DAY,
-        Some(10 * SECOND),
-        START + DAY,
-    );
-    assert_eq!(points.points.len(), 400);
+    assert_eq!(check_measured(&data).unwrap(), [""; 0]);
+
+    let refused = restore(&copies, &data, START);
     assert!(
-        world.history.backup(&copy).is_err(),
-        "nothing is overwritten"
+        matches!(refused, Err(StoreError::Locked { .. })),
+        "{refused:?}"
     );
+    drop(store);
+    let aside = restore(&copies, &data, START).unwrap().unwrap();
+    assert!(aside.join("ledger.db").exists() && aside.join("history.db").exists());
+    world.reopen();
+    let found = world.points("system", START, START + DAY, 10 * SECOND);
+    assert_eq!(
+        found.len(),
+        400,
+        "the open hour is in the copy, what came later is not"
+    );
+    Store::open(&data, START).unwrap();
+
+    let copy = copies.join("history.db");
+    let whole = std::fs::read(&copy).unwrap();
+    std::fs::write(&copy, &whole[..whole.len() / 2]).unwrap();
+    let refused = restore(&copies, &data, START + 1);
+    assert!(
+        matches!(refused, Err(StoreError::Invalid(_))),
+        "{refused:?}"
+    );
+    std::fs::remove_file(copies.join("ledger.db")).unwrap();
+    std::fs::write(&copy, whole).unwrap();
+    assert!(
+        restore(&copies, &data, START + 2).is_err(),
+        "without a ledger"
+    );
+    assert!(!data.join(format!("before-restore-{}", START + 1)).exists());
+
+    world.sql_write("UPDATE tick SET body = x'00' WHERE at_ms IN (SELECT at_ms FROM tick LIMIT 2)");
+    let found = check_measured(&data).unwrap();
+    assert_eq!(found, ["history.db: 2 rows of tick do not read back"]);
 }
 
 #[test]

@@ -39,7 +39,12 @@ impl World {
 
     pub(crate) fn tick(&mut self, at_ms: i64, points: Vec<Point>) {
         self.now_ms = self.now_ms.max(at_ms);
-        self.history.append(&Tick { at_ms, points }).unwrap();
+        let tick = Tick {
+            at_ms,
+            points,
+            ..Tick::default()
+        };
+        self.history.append(&tick).unwrap();
     }
 
     /// Readings every ten seconds, `count` of them, of CPU that is the number of the reading.
@@ -83,6 +88,12 @@ impl World {
             .collect()
     }
 
+    pub(crate) fn sql_write(&self, sql: &str) {
+        let path = self.dir.path().join(plimsoll_store::history::HISTORY_FILE);
+        let connection = rusqlite::Connection::open(path).unwrap();
+        connection.execute_batch(sql).unwrap();
+    }
+
     pub(crate) fn sql<T: rusqlite::types::FromSql>(&self, sql: &str) -> T {
         query(self.dir.path(), sql)
     }
@@ -118,5 +129,13 @@ pub(crate) fn cpu(entity: &str, value: u64) -> Point {
     Point {
         entity: entity.to_owned(),
         values: vec![(Metric::Cpu, value), (Metric::Memory, value << 20)],
+    }
+}
+
+pub(crate) fn tick(at_ms: i64, points: Vec<Point>) -> Tick {
+    Tick {
+        at_ms,
+        points,
+        ..Tick::default()
     }
 }

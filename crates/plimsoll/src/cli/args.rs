@@ -143,6 +143,22 @@ pub(super) enum Command {
     },
     /// Show limits that are exceeded, or were.
     Violations,
+    /// Copy the ledger, the totals and the history into a folder; the server may run.
+    Backup {
+        /// The folder, without copies in it.
+        dir: PathBuf,
+        /// The server's data directory [default: as configured].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Put copies made by backup back; the server must not run.
+    Restore {
+        /// The folder that was given to backup.
+        dir: PathBuf,
+        /// The server's data directory [default: as configured].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
     /// Work on kernel caps.
     #[command(subcommand)]
     Caps(CapsCommand),

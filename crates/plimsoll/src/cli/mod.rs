@@ -8,6 +8,7 @@ mod args;
 
 mod amounts;
 mod answer;
+mod backup;
 mod ca;
 mod caps;
 mod certs;
@@ -94,6 +95,10 @@ fn run(cli: Cli) -> Result<Answer, CliError> {
                 path: "the order on standard input".to_owned(),
                 source,
             }),
+        Command::Backup { dir, data_dir } => backup::make(&global, &dir, data_dir),
+        Command::Restore { dir, data_dir } => {
+            backup::put_back(&global, &dir, data_dir, Clock::default().now_ms())
+        }
         Command::Ca(command) => ca::run(&global, command, Clock::default().now_ms()),
         Command::Completions { shell } => Ok(pages::completions(shell)),
         Command::Man { dir } => pages::man(dir.as_deref()),
@@ -125,6 +130,8 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         | Command::Install(_)
         | Command::Uninstall(_)
         | Command::Doctor(_)
+        | Command::Backup { .. }
+        | Command::Restore { .. }
         | Command::Ca(_)
         | Command::Caps(_)
         | Command::Folders

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use plimsoll_core::metric::Metric;
 use plimsoll_store::StoreError;
-use plimsoll_store::history::{Faults, History, Labels, Point, Settings, Tick};
+use plimsoll_store::history::{Faults, History, Labels, Point, Settings, Tick, Totals};
 
 use crate::config::Config;
 use crate::meter::Reading;
@@ -80,7 +80,11 @@ fn record(app: &App, recording: &Mutex<Recording>) -> Result<String, String> {
     }
     let before = app.history.faults();
     let count = points.len();
-    let added = app.history.append(&Tick { at_ms, points });
+    let added = app.history.append(&Tick {
+        at_ms,
+        points,
+        totals: totals(&reading),
+    });
     let faults = app.history.faults();
     if faults != before {
         tracing::warn!(?faults, "the history has holes");
@@ -133,6 +137,21 @@ fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
         }
     });
     entities.chain(containers).collect()
+}
+
+fn totals(reading: &Reading) -> Vec<Totals> {
+    let entities = reading.entities.iter();
+    entities
+        .map(|(whose, usage)| Totals {
+            entity: whose.key(),
+            peak_cpu_milli: usage.peak_cpu_milli,
+            peak_memory_bytes: usage.peak_memory_bytes,
+            peak_containers: usage.peak_containers,
+            runtime_ms: usage.total_runtime_ms,
+            cpu_ns: usage.total_cpu_ns,
+            memory_byte_ms: usage.total_memory_byte_ms,
+        })
+        .collect()
 }
 
 /// What the ledger knows of an entity.

@@ -32,6 +32,7 @@ async fn measured(site: &Site, points: &[(&str, u64)]) {
         let tick = Tick {
             at_ms: start(site) + reading * MINUTE / 2,
             points: points.collect(),
+            ..Tick::default()
         };
         site.app.history.append(&tick).unwrap();
     }
