@@ -5,12 +5,14 @@
 //! HTTP status, no Docker, no cgroup; ids and the time come from its callers.
 
 mod audit;
+mod backup;
 mod books;
 mod certs;
 mod check;
 mod clamps;
 mod decisions;
 mod error;
+pub mod history;
 mod hosts;
 mod images;
 mod lock;
@@ -31,6 +33,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use backup::{backup, check_measured, restore};
 pub use decisions::DecisionCount;
 pub use error::{Result, StoreError};
 pub use images::Push;

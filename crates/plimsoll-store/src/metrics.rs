@@ -15,7 +15,7 @@ use crate::error::{Result, StoreError};
 pub const METRICS_FILE: &str = "metrics.db";
 
 const SCHEMA: &str = include_str!("migrations/sqlite_001_metrics.sql");
-const SCHEMA_VERSION: u32 = 1;
+pub(crate) const SCHEMA_VERSION: u32 = 1;
 
 /// What an entity used in sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -114,6 +114,12 @@ impl Meter {
         self.read().cycle_us
     }
 
+    /// The last reading, whole.
+    #[must_use]
+    pub fn last(&self) -> Reading {
+        self.read().clone()
+    }
+
     /// Replaces the last reading.
     pub fn publish(&self, reading: Reading) {
         *self.last.write().unwrap_or_else(PoisonError::into_inner) = reading;

@@ -97,6 +97,7 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
             return Err(ServeError::Class { named, known });
         }
     }
+    let history = tasks::history::open(&config, clock.now_ms())?;
     let has = capacity::read(Path::new("/proc"), Path::new("/sys"))?;
     let capacity = Capacity {
         cpu: MilliCpu(u64::from(has.cpus) * 1000),
@@ -112,6 +113,7 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         config,
         clock,
         store,
+        history: Arc::new(history),
         engine_facts: OnceLock::new(),
         lease,
         capacity,
@@ -241,6 +243,15 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         |app| &app.wake.collect,
         shutdown.clone(),
         move |app| collect::run(app, Arc::clone(&collecting)),
+    ));
+    let recording = tasks::history::SharedRecording::default();
+    running.spawn(tasks::drive(
+        Arc::clone(app),
+        tasks::history::NAME,
+        tasks::history::EVERY,
+        |app| &app.wake.history,
+        shutdown.clone(),
+        move |app| tasks::history::run(app, Arc::clone(&recording)),
     ));
     running.spawn(tasks::drive(
         Arc::clone(app),

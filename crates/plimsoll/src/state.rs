@@ -7,6 +7,7 @@ use plimsoll_core::entity::{DecisionId, ReservationId};
 use plimsoll_core::quota::Capacity;
 use plimsoll_host::cgroup::{Hierarchy, Instance};
 use plimsoll_host::engine::{Engine, EngineVersion};
+use plimsoll_store::history::History;
 use plimsoll_store::{Deed, HostLease, Store};
 
 use crate::clock::{Clock, new_id};
@@ -25,6 +26,8 @@ pub struct App {
     pub clock: Clock,
     /// The ledger.
     pub store: Store,
+    /// What was measured, over time.
+    pub history: Arc<History>,
     /// The container engine.
     pub engine: Engine,
     /// Known once the engine has answered for the first time.
@@ -66,6 +69,8 @@ pub struct Wake {
     pub retain: tokio::sync::Notify,
     /// Begin and end what has its time.
     pub turns: tokio::sync::Notify,
+    /// Everything was read: add it to the history.
+    pub history: tokio::sync::Notify,
 }
 
 impl App {

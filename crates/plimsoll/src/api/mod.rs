@@ -1,6 +1,7 @@
 //! The HTTP API. One file a resource; `routes::all` is the one list of routes, from which both the
 //! router and the OpenAPI document are made.
 
+mod analytics;
 mod audit;
 mod auth;
 mod certs;
@@ -9,6 +10,7 @@ mod decisions;
 mod docs;
 mod grants;
 mod health;
+mod history;
 mod images;
 mod input;
 mod listen;

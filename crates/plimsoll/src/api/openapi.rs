@@ -1,5 +1,6 @@
 //! The OpenAPI 3.1 document, made from the list of routes and the schemas beside this file.
 
+use plimsoll_core::metric::Metric;
 use serde_json::{Map, Value, json};
 
 use super::input::MAX_FIELDS;
@@ -106,6 +107,10 @@ fn answer(schema: &str) -> Value {
         "Text" => {
             json!({"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}})
         }
+        "History" | "Breakdown" => json!({"description": "As asked.", "content": {
+            "application/json": {"schema": reference(schema)},
+            "text/csv": {"schema": {"type": "string"}},
+        }}),
         schema => {
             let schema = match schema.strip_suffix("[]") {
                 None => reference(schema),
@@ -131,7 +136,13 @@ fn query_schema(name: &str) -> Value {
     match name {
         "drain" | "all" => json!({"type": "boolean", "default": false}),
         "limit" => json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
-        "since" => json!({"type": "string", "format": "date-time"}),
+        "since" | "from" | "to" => json!({"type": "string", "format": "date-time"}),
+        "metric" => json!({"enum": Metric::ALL.map(Metric::name)}),
+        "step" | "interval" => json!({"type": "string", "examples": ["30s", "5m", "1h", "7d"]}),
+        "groupBy" => json!({"enum": ["user", "team", "project", "container", "image", "host"]}),
+        "compare" => json!({"enum": ["previous"]}),
+        "percentile" => json!({"type": "number", "minimum": 0.1, "maximum": 100}),
+        "format" => json!({"enum": ["json", "csv"], "description": "Else as Accept says."}),
         "outcome" => json!({"enum": ["allowed", "refused"]}),
         "state" => json!({"enum": ["pending", "active", "stopped", "released", "void"]}),
         _ => json!({"type": "string"}),

@@ -7,9 +7,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use crate::state::App;
 
 use super::{
-    audit, certs, containers, decisions, docs, grants, health, images, metrics, projects, quotas,
-    redistribute, requests, reservations, system, teams, tokens, usage, users, validate,
-    violations,
+    analytics, audit, certs, containers, decisions, docs, grants, health, history, images, metrics,
+    projects, quotas, redistribute, requests, reservations, system, teams, tokens, usage, users,
+    validate, violations,
 };
 
 /// One method on one path.
@@ -81,6 +81,9 @@ fn route(
     }
 }
 
+/// Query parameters of a history.
+const HISTORY: &[&str] = &["metric", "from", "to", "step", "format"];
+
 /// Every route.
 #[rustfmt::skip]
 pub(super) fn all() -> Vec<Route> {
@@ -96,6 +99,11 @@ pub(super) fn all() -> Vec<Route> {
         route("get", "/api/usage/user/{user}", "usage", "What a user uses and has reserved.", get(usage::user)).answers(200, "Usage"),
         route("get", "/api/usage/team/{team}", "usage", "What a team uses and has reserved.", get(usage::team)).answers(200, "Usage"),
         route("get", "/api/usage/system", "usage", "What everybody uses and has reserved together.", get(usage::system)).answers(200, "Usage"),
+        route("get", "/api/usage/user/{user}/history", "usage", "What a user used over time: [t, average, maximum].", get(history::user)).answers(200, "History").query(HISTORY),
+        route("get", "/api/usage/team/{team}/history", "usage", "What a team used over time.", get(history::team)).answers(200, "History").query(HISTORY),
+        route("get", "/api/usage/container/{container}/history", "usage", "What a container used over time, by the engine's id.", get(history::container)).answers(200, "History").query(HISTORY),
+        route("get", "/api/usage/system/history", "usage", "What everybody used together over time.", get(history::system)).answers(200, "History").query(HISTORY),
+        route("get", "/api/usage/analytics", "usage", "Who or what used how much, most first. Hours count whole, of a percentile days.", get(analytics::breakdown)).answers(200, "Breakdown").query(&["groupBy", "metric", "from", "to", "interval", "compare", "percentile", "limit", "format"]),
         route("get", "/api/me", "people", "Who the caller is.", get(users::me)).answers(200, "Me"),
         route("get", "/api/users", "people", "Every user.", get(users::list)).answers(200, "User[]"),
         route("post", "/api/users", "people", "Add a user, with the quota of their class.", post(users::add)).body("NewUser").answers(201, "User"),

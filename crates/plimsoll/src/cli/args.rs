@@ -122,6 +122,8 @@ pub(super) enum Command {
     Quota(QuotaCommand),
     /// Show what is used and reserved beside the limits.
     Usage(Who),
+    /// Plot what was used over time.
+    History(HistoryFlags),
     /// List containers with what they reserve and use.
     Ps(PsFlags),
     /// Ask whether something would fit, without charging it.
@@ -141,6 +143,22 @@ pub(super) enum Command {
     },
     /// Show limits that are exceeded, or were.
     Violations,
+    /// Copy the ledger, the totals and the history into a folder; the server may run.
+    Backup {
+        /// The folder, without copies in it.
+        dir: PathBuf,
+        /// The server's data directory [default: as configured].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
+    /// Put copies made by backup back; the server must not run.
+    Restore {
+        /// The folder that was given to backup.
+        dir: PathBuf,
+        /// The server's data directory [default: as configured].
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+    },
     /// Work on kernel caps.
     #[command(subcommand)]
     Caps(CapsCommand),
@@ -732,6 +750,30 @@ pub(super) struct QuotaSetFlags {
     /// For the audit log.
     #[arg(long)]
     pub(super) reason: Option<String>,
+}
+
+/// Flags of `history`.
+#[derive(Debug, Args)]
+pub(super) struct HistoryFlags {
+    /// Whose: yours, or that of the user, team or system named.
+    #[command(flatten)]
+    pub(super) who: Who,
+    /// That of a container, by the engine's full id.
+    #[arg(long, value_name = "ID", conflicts_with_all = ["kind", "name"])]
+    pub(super) container: Option<String>,
+    /// What: cpu, memory, pids, ...; a wrong one lists all.
+    #[arg(long, default_value = "cpu")]
+    pub(super) metric: String,
+    /// From when on: a time (2026-12-31T00:00:00Z), a day (2026-12-31, monday) or a span before now
+    /// (7d, 12h).
+    #[arg(long, value_name = "WHEN", default_value = "24h", value_parser = super::when::parse)]
+    pub(super) since: When,
+    /// The span of each point, like 5m or 1h; one that suits unless given.
+    #[arg(long, value_name = "SPAN")]
+    pub(super) step: Option<String>,
+    /// Print a table for other programs: time, average, maximum, total.
+    #[arg(long)]
+    pub(super) csv: bool,
 }
 
 /// Flags of `ps`.

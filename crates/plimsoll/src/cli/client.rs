@@ -127,6 +127,43 @@ impl Client {
         path: &str,
         body: Option<&Value>,
     ) -> Result<(StatusCode, Value), CliError> {
+        let (status, bytes) = self.fetch(method, path, body).await?;
+        if bytes.is_empty() {
+            return Ok((status, Value::Null));
+        }
+        match serde_json::from_slice(&bytes) {
+            Ok(value) => Ok((status, value)),
+            // A page of a proxy in between, most likely.
+            Err(error) => Err(self.malformed(format!("status {status}, {error}"))),
+        }
+    }
+
+    /// `GET path`, as text that is no JSON.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) async fn text(&self, path: &str) -> Result<String, CliError> {
+        let (status, bytes) = self.fetch(Method::GET, path, None).await?;
+        if !status.is_success() {
+            let problem = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            done(status, problem)?;
+        }
+        String::from_utf8(bytes.to_vec()).map_err(|error| self.malformed(error.to_string()))
+    }
+
+    fn malformed(&self, what: String) -> CliError {
+        CliError::Malformed {
+            address: self.address(),
+            what,
+        }
+    }
+
+    async fn fetch(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+    ) -> Result<(StatusCode, Bytes), CliError> {
         let request = self.request(method, path, body)?;
         let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
             match &self.target {
@@ -138,20 +175,9 @@ impl Client {
                 }
             }
         });
-        let (status, bytes) = match answered.await {
-            Ok(outcome) => outcome.map_err(|source| self.unreachable(source))?,
-            Err(_) => return Err(self.unreachable("it took too long to answer".into())),
-        };
-        if bytes.is_empty() {
-            return Ok((status, Value::Null));
-        }
-        match serde_json::from_slice(&bytes) {
-            Ok(value) => Ok((status, value)),
-            // A page of a proxy in between, most likely.
-            Err(error) => Err(CliError::Malformed {
-                address: self.address(),
-                what: format!("status {status}, {error}"),
-            }),
+        match answered.await {
+            Ok(outcome) => outcome.map_err(|source| self.unreachable(source)),
+            Err(_) => Err(self.unreachable("it took too long to answer".into())),
         }
     }
 

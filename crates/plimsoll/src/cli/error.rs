@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io;
 
+use plimsoll_store::StoreError;
 use serde_json::Value;
 
 use crate::ca::CaError;
@@ -85,6 +86,9 @@ pub(super) enum CliError {
     /// There is no certificate.
     #[error(transparent)]
     Ca(#[from] CaError),
+    /// The databases stay as they were.
+    #[error(transparent)]
+    Store(#[from] StoreError),
     /// Kernel caps could not be restored.
     #[error("kernel caps were not restored: {0}")]
     Caps(String),
@@ -109,6 +113,7 @@ impl CliError {
             | Self::Serve(_)
             | Self::Install(_)
             | Self::Ca(_)
+            | Self::Store(_)
             | Self::Caps(_) => Exit::Failure,
         }
     }

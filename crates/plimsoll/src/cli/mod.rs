@@ -8,6 +8,7 @@ mod args;
 
 mod amounts;
 mod answer;
+mod backup;
 mod ca;
 mod caps;
 mod certs;
@@ -16,9 +17,11 @@ mod containers;
 mod decisions;
 mod doctor;
 mod error;
+mod history;
 mod images;
 mod limits;
 mod pages;
+mod plot;
 mod plugin;
 mod projects;
 mod quota;
@@ -94,6 +97,10 @@ fn run(cli: Cli) -> Result<Answer, CliError> {
                 path: "the order on standard input".to_owned(),
                 source,
             }),
+        Command::Backup { dir, data_dir } => backup::make(&global, &dir, data_dir),
+        Command::Restore { dir, data_dir } => {
+            backup::put_back(&global, &dir, data_dir, Clock::default().now_ms())
+        }
         Command::Ca(command) => ca::run(&global, command, Clock::default().now_ms()),
         Command::Completions { shell } => Ok(pages::completions(shell)),
         Command::Man { dir } => pages::man(dir.as_deref()),
@@ -114,6 +121,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Token(command) => tokens::run(client, command, now_ms).await,
         Command::Quota(command) => quota::run(client, command, now_ms).await,
         Command::Usage(who) => usage::run(client, &who, now_ms).await,
+        Command::History(flags) => history::run(client, &flags, now_ms).await,
         Command::Ps(flags) => containers::run(client, &flags).await,
         Command::Validate(flags) => decisions::validate(client, &flags).await,
         Command::Decisions(flags) => decisions::list(client, &flags, now_ms).await,
@@ -124,6 +132,8 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         | Command::Install(_)
         | Command::Uninstall(_)
         | Command::Doctor(_)
+        | Command::Backup { .. }
+        | Command::Restore { .. }
         | Command::Ca(_)
         | Command::Caps(_)
         | Command::Folders

@@ -7,7 +7,7 @@ use jiff::{Timestamp, ToSpan as _};
 /// Longest span that can be given: ten years.
 const SPAN_MAX_S: i64 = 3650 * 86_400;
 
-/// A time to come.
+/// A time to come, or one that has been.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum When {
     /// At a time.
@@ -37,6 +37,31 @@ impl When {
             Self::EndOfNext(day) if today.weekday() == day => end(today),
             Self::EndOfNext(day) => end(today.nth_weekday(1, day).ok()?),
         }
+    }
+
+    /// As a time that has been: a span before `now`, the beginning of a day, the last such day's.
+    #[must_use]
+    fn since(self, now: Timestamp, here: &TimeZone) -> Option<Timestamp> {
+        let today = here.to_datetime(now).date();
+        let begin = |day: Date| {
+            let midnight = day.to_datetime(jiff::civil::Time::midnight());
+            here.to_timestamp(midnight).ok()
+        };
+        match self {
+            Self::At(at) => Some(at),
+            Self::AfterSeconds(span) => Timestamp::from_second(now.as_second() - span).ok(),
+            Self::EndOf(day) => begin(day),
+            Self::EndOfNext(day) if today.weekday() == day => begin(today),
+            Self::EndOfNext(day) => begin(today.nth_weekday(-1, day).ok()?),
+        }
+    }
+
+    /// When it was, Unix milliseconds, now being `now_ms`, on this machine.
+    #[must_use]
+    pub(super) fn before(self, now_ms: i64) -> Option<i64> {
+        let now = Timestamp::from_millisecond(now_ms).ok()?;
+        let since = self.since(now, &TimeZone::system())?;
+        Some(since.as_millisecond())
     }
 
     /// As the API takes it, now being `now_ms`, on this machine.
@@ -126,6 +151,15 @@ mod tests {
         ] {
             let when = parse(text).unwrap().at(now, &here).unwrap();
             assert_eq!(when.to_string(), at, "{text}");
+        }
+        for (text, at) in [
+            ("12h", "2026-11-23T11:00:00Z"),
+            ("2026-11-01", "2026-10-31T22:00:00Z"),
+            ("monday", "2026-11-22T22:00:00Z"),
+            ("tuesday", "2026-11-23T22:00:00Z"),
+        ] {
+            let when = parse(text).unwrap().since(now, &here).unwrap();
+            assert_eq!(when.to_string(), at, "since {text}");
         }
         for wrong in [
             "",

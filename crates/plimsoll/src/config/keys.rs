@@ -377,6 +377,31 @@ pub static KEYS: &[Key] = &[
         set: |c, text| whole(text).map(|n| c.retention.reservations_days = n),
         check: |c| days(c.retention.reservations_days),
     },
+    Key {
+        path: "metrics.raw_days",
+        set: |c, text| whole(text).map(|n| c.metrics.raw_days = n),
+        check: |c| days(c.metrics.raw_days),
+    },
+    Key {
+        path: "metrics.five_minutes_days",
+        set: |c, text| whole(text).map(|n| c.metrics.five_minutes_days = n),
+        check: |c| {
+            if c.metrics.five_minutes_days < c.metrics.raw_days {
+                return Err("must not be below metrics.raw_days".to_owned());
+            }
+            days(c.metrics.five_minutes_days)
+        },
+    },
+    Key {
+        path: "metrics.rollup_days",
+        set: |c, text| whole(text).map(|n| c.metrics.rollup_days = n),
+        check: |c| {
+            if c.metrics.rollup_days < c.metrics.five_minutes_days {
+                return Err("must not be below metrics.five_minutes_days".to_owned());
+            }
+            days(c.metrics.rollup_days)
+        },
+    },
 ];
 
 fn some(text: &str) -> Option<String> {
@@ -627,6 +652,10 @@ mod tests {
             ("retention.decisions_days", "0", false),
             ("retention.reservations_days", "36501", false),
             ("retention.reservations_days", "1.5", false),
+            ("metrics.raw_days", "1", true),
+            ("metrics.five_minutes_days", "6", false),
+            ("metrics.rollup_days", "60", true),
+            ("metrics.rollup_days", "59", false),
         ] {
             let key = Key::named(key).unwrap();
             let mut config = Config::default();

@@ -59,6 +59,8 @@ pub struct Config {
     pub reconcile: Reconcile,
     /// Retention.
     pub retention: Retention,
+    /// The history of what was measured.
+    pub metrics: Metrics,
 }
 
 /// Who may use the gateway.
@@ -213,6 +215,28 @@ impl Default for Retention {
     }
 }
 
+/// How the history of what was measured is kept.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Metrics {
+    /// Days every reading is kept.
+    pub raw_days: u64,
+    /// Days sums of five minutes are kept.
+    pub five_minutes_days: u64,
+    /// Days sums of hours and days are kept.
+    pub rollup_days: u64,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            raw_days: 7,
+            five_minutes_days: 60,
+            rollup_days: 400,
+        }
+    }
+}
+
 /// The networks tenants make.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -298,6 +322,7 @@ impl Default for Config {
             metering: Metering::default(),
             reconcile: Reconcile::default(),
             retention: Retention::default(),
+            metrics: Metrics::default(),
         }
     }
 }

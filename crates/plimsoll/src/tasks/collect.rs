@@ -286,6 +286,7 @@ impl Collecting {
             containers,
             cycle_us: cycle_us.unwrap_or(u64::MAX),
         });
+        app.wake.history.notify_one();
         saved.map_err(|e| in_full(&e))?;
         Ok((summary, watched))
     }

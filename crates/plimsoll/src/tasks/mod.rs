@@ -4,6 +4,7 @@
 pub mod caps;
 pub mod collect;
 pub mod events;
+pub mod history;
 pub mod images;
 pub mod networks;
 pub mod reconcile;

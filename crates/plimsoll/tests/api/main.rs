@@ -8,6 +8,7 @@
 mod certs;
 mod connections;
 mod health;
+mod history;
 mod input;
 mod people;
 mod quotas;

@@ -28,15 +28,15 @@ pub(crate) fn check(method: &str, path: &str, answer: &Answer) {
     } else {
         documented
     };
+    let header = answer.header("content-type");
+    let said = header.split(';').next().unwrap_or_default();
     let Some((kind, content)) = response["content"]
         .as_object()
-        .and_then(|c| c.iter().next())
+        .and_then(|c| c.get_key_value(said).or_else(|| c.iter().next()))
     else {
         assert_eq!(answer.body, "", "{method} {path} promises no body");
         return;
     };
-    let header = answer.header("content-type");
-    let said = header.split(';').next().unwrap_or_default();
     match (kind.as_str(), said) {
         // Pages and styles are described as what they are: text.
         ("text/plain", said) => assert!(said.starts_with("text/"), "{path}: {said}"),

@@ -39,6 +39,7 @@ pub(super) async fn check(config: &Config, root: &Path, info: Option<&EngineInfo
     } else if data_dir.is_dir() {
         checks.push(folder(&data_dir));
         checks.push(ledger(config, root, &data_dir).await);
+        checks.push(measured(&data_dir));
     } else {
         checks.push(Check::good(
             "data",
@@ -104,6 +105,16 @@ async fn ledger(config: &Config, root: &Path, data_dir: &Path) -> Check {
             "keep a copy of the data directory, and restore the last backup",
         ),
         Err(error) => Check::fail("ledger", in_full(&error), "restore the last backup"),
+    }
+}
+
+/// What was measured: a server may have it open.
+fn measured(data_dir: &Path) -> Check {
+    let fix = "stop the server and restore the last backup, or go on: what does not read back is left out";
+    match plimsoll_store::check_measured(data_dir) {
+        Ok(found) if found.is_empty() => Check::good("history", "what was measured reads back"),
+        Ok(found) => Check::warn("history", found.join("; "), fix),
+        Err(error) => Check::warn("history", in_full(&error), fix),
     }
 }
 

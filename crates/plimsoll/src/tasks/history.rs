@@ -1,0 +1,221 @@
+//! Adds every reading to the history.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use plimsoll_core::metric::Metric;
+use plimsoll_store::StoreError;
+use plimsoll_store::history::{Faults, History, Labels, Point, Settings, Tick, Totals};
+
+use crate::config::Config;
+use crate::meter::Reading;
+use crate::state::App;
+use crate::tasks::in_full;
+
+/// The name under which the task reports.
+pub const NAME: &str = "history";
+
+/// How often it looks without being told.
+pub const EVERY: Duration = Duration::from_mins(1);
+
+/// What a container's key begins with.
+pub const CONTAINER: &str = "container:";
+
+/// Opens the history as configured.
+///
+/// # Errors
+/// What the store says.
+pub fn open(config: &Config, now_ms: i64) -> Result<History, StoreError> {
+    let settings = Settings {
+        interval_ms: (config.metering.interval_s * 1000.0) as u32,
+        raw_days: config.metrics.raw_days,
+        five_days: config.metrics.five_minutes_days,
+        rollup_days: config.metrics.rollup_days,
+    };
+    let history = History::open(&config.data_dir, settings, now_ms)?;
+    let faults = history.faults();
+    if faults != Faults::default() {
+        tracing::warn!(?faults, "the history has holes");
+    }
+    Ok(history)
+}
+
+/// What is remembered between two readings.
+#[derive(Debug, Default)]
+pub struct Recording {
+    last_ms: Option<i64>,
+    kills: Kills,
+}
+
+/// Kills for lack of memory so far, by container; `None` before the first reading, which may be of
+/// containers that are older than this process.
+type Kills = Option<HashMap<String, u64>>;
+
+/// One that several runs share.
+pub type SharedRecording = Arc<Mutex<Recording>>;
+
+/// Adds the last reading, unless it was added.
+///
+/// # Errors
+/// In words, when it cannot be written; the next run writes both.
+pub async fn run(app: Arc<App>, recording: SharedRecording) -> Result<String, String> {
+    let done = tokio::task::spawn_blocking(move || record(&app, &recording));
+    done.await.map_err(|e| e.to_string())?
+}
+
+fn record(app: &App, recording: &Mutex<Recording>) -> Result<String, String> {
+    let mut recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
+    let reading = app.meter.last();
+    let Some(at_ms) = read_at(&reading).filter(|at_ms| recording.last_ms != Some(*at_ms)) else {
+        return Ok("nothing new".to_owned());
+    };
+    recording.last_ms = Some(at_ms);
+    let points = points(&reading, &mut recording.kills);
+    for point in &points {
+        if !app.history.knows(&point.entity) {
+            app.history
+                .describe(&point.entity, labels(app, &point.entity));
+        }
+    }
+    let before = app.history.faults();
+    let count = points.len();
+    let added = app.history.append(&Tick {
+        at_ms,
+        points,
+        totals: totals(&reading),
+    });
+    let faults = app.history.faults();
+    if faults != before {
+        tracing::warn!(?faults, "the history has holes");
+    }
+    added.map_err(|e| format!("the history is not written: {}", in_full(&e)))?;
+    Ok(format!("{count} entities"))
+}
+
+fn read_at(reading: &Reading) -> Option<i64> {
+    let entities = reading
+        .entities
+        .values()
+        .filter_map(|usage| usage.updated_ms);
+    let containers = reading.containers.values().map(|used| used.updated_ms);
+    entities.chain(containers).max()
+}
+
+/// What of a reading goes into the history.
+fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
+    let before = kills.take();
+    let so_far = reading.containers.iter();
+    let so_far = so_far.filter_map(|(id, used)| Some((id.clone(), used.oom_kills?)));
+    *kills = Some(so_far.collect());
+    let entities = reading.entities.iter().map(|(whose, usage)| Point {
+        entity: whose.key(),
+        values: vec![
+            (Metric::Cpu, usage.cpu_milli),
+            (Metric::Memory, usage.memory_bytes),
+            (Metric::Pids, usage.pids),
+            (Metric::Containers, usage.containers),
+        ],
+    });
+    let containers = reading.containers.iter().map(|(id, used)| {
+        let kills = used.oom_kills.map(|now| {
+            let known = before.as_ref().map(|before| before.get(id).copied());
+            let before = known.map_or(now, Option::unwrap_or_default);
+            // A counter that went back counts from zero.
+            now.checked_sub(before).unwrap_or(now)
+        });
+        let values = [
+            (Metric::Cpu, used.cpu_milli),
+            (Metric::Memory, used.memory_bytes),
+            (Metric::Pids, used.pids),
+            (Metric::OomKills, kills),
+        ];
+        let values = values.into_iter();
+        Point {
+            entity: format!("{CONTAINER}{id}"),
+            values: values.filter_map(|(m, value)| Some((m, value?))).collect(),
+        }
+    });
+    entities.chain(containers).collect()
+}
+
+fn totals(reading: &Reading) -> Vec<Totals> {
+    let entities = reading.entities.iter();
+    entities
+        .map(|(whose, usage)| Totals {
+            entity: whose.key(),
+            peak_cpu_milli: usage.peak_cpu_milli,
+            peak_memory_bytes: usage.peak_memory_bytes,
+            peak_containers: usage.peak_containers,
+            runtime_ms: usage.total_runtime_ms,
+            cpu_ns: usage.total_cpu_ns,
+            memory_byte_ms: usage.total_memory_byte_ms,
+        })
+        .collect()
+}
+
+/// What the ledger knows of an entity.
+fn labels(app: &App, entity: &str) -> Labels {
+    let host = Some(app.lease.host.clone());
+    if let Some(id) = entity.strip_prefix(CONTAINER) {
+        let row = app.store.by_container(&app.lease.host, id).ok().flatten();
+        return row.map_or_else(Labels::default, |row| Labels {
+            name: row.container_name,
+            user: Some(row.user.to_string()),
+            team: row.team.map(|team| team.to_string()),
+            project: row.project,
+            image: row.image,
+            host,
+        });
+    }
+    let name = match entity.split_once(':') {
+        Some(("user", id)) => app.store.user(id).map(|user| user.name).ok(),
+        Some(("team", id)) => app.store.team(id).map(|team| team.name).ok(),
+        _ => None,
+    };
+    Labels {
+        name,
+        host,
+        ..Labels::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::meter::{ContainerUse, Usage, Whose};
+
+    #[test]
+    fn kills_are_those_since_the_last_reading_and_what_is_unknown_is_left_out() {
+        let mut before = None;
+        let mut kills = |total: Option<u64>| {
+            let used = ContainerUse {
+                oom_kills: total,
+                memory_bytes: Some(7),
+                ..ContainerUse::default()
+            };
+            let reading = Reading {
+                containers: HashMap::from([("c".to_owned(), used)]),
+                ..Reading::default()
+            };
+            points(&reading, &mut before).remove(0).values
+        };
+        let oom = |values: Vec<(Metric, u64)>| values[1].1;
+        assert_eq!(oom(kills(Some(9))), 0, "from before this process");
+        assert_eq!(kills(None), [(Metric::Memory, 7)]);
+        let seen = [2, 2, 5, 1].map(|total| oom(kills(Some(total))));
+        assert_eq!(seen, [2, 0, 3, 1]);
+    }
+
+    #[test]
+    fn a_reading_is_as_old_as_the_newest_in_it() {
+        let usage = |updated_ms| Usage {
+            updated_ms,
+            ..Usage::default()
+        };
+        let mut reading = Reading::default();
+        assert_eq!(read_at(&reading), None);
+        reading.entities.insert(Whose::System, usage(Some(5)));
+        assert_eq!(read_at(&reading), Some(5));
+    }
+}

@@ -1,0 +1,116 @@
+//! The history of a real container on the real engine.
+
+mod common;
+
+use common::{IMAGE, Server, engine, wait_for};
+use serde_json::{Value, json};
+
+/// A server that reads often.
+fn server() -> Server {
+    let set = [
+        "--set",
+        "metering.interval_s=0.2",
+        "--set",
+        "ports.first=29300",
+    ];
+    Server::start_with(&engine(), &set)
+}
+
+fn points(server: &Server, path: &str) -> Vec<(i64, f64)> {
+    let body = server.get(&format!("/api/usage/{path}/history?metric=cpu&step=1s"));
+    let points = body["points"].as_array().unwrap().iter();
+    let read = |point: &Value| (point[0].as_i64().unwrap(), point[1].as_f64().unwrap());
+    points.map(read).collect()
+}
+
+#[test]
+fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
+    let mut server = server();
+    let ada = server.tenant("ada", 64_301, json!({"maxCpuCores": 4, "maxMemoryGB": 2}));
+    let burn = ["run", "-d", "--name", "burn", "--cpus", "0.5", IMAGE];
+    ada.ok(&[&burn[..], &["sh", "-c", "while :; do :; done"]].concat());
+    let id = server.full_id("ada", "burn");
+    let container = format!("container/{id}");
+    for path in ["user/ada", "system", &container] {
+        wait_for("readings of half a core", || {
+            let busy = points(&server, path);
+            (busy.iter().filter(|(_, cores)| *cores > 0.2).count() >= 2).then_some(())
+        });
+    }
+    let before = points(&server, &container);
+    server.crash_and_restart();
+    let after = points(&server, &container);
+    let whole = &before[..before.len() - 1];
+    assert_eq!(
+        &after[..whole.len()],
+        whole,
+        "seconds that were over stay as they were"
+    );
+
+    let breakdown = server.get("/api/usage/analytics?groupBy=container&metric=cpu");
+    let burn = &breakdown["items"][0];
+    assert_eq!(
+        (burn["key"].as_str(), burn["name"].as_str()),
+        (Some(id.as_str()), Some("burn"))
+    );
+    assert!(burn["total"].as_f64().unwrap() > 0.0, "{burn}");
+    let images = server.get("/api/usage/analytics?groupBy=image&metric=memory_gb");
+    assert_eq!(images["items"][0]["key"], IMAGE);
+
+    let plot = server.plimsoll(&["history", "user", "ada", "--since", "1m", "--step", "1s"]);
+    assert_eq!(plot.code, 0, "{}", plot.err);
+    assert!(
+        plot.out.starts_with("cpu of ada, a point each 1 s"),
+        "{}",
+        plot.out
+    );
+    assert!(plot.out.contains('█'), "{}", plot.out);
+    let table = server.plimsoll(&["history", "--container", &id, "--csv"]);
+    assert!(
+        table.out.starts_with("time,average,max,total\n20"),
+        "{}",
+        table.out
+    );
+    let wrong = server.plimsoll(&["history", "system", "--metric", "cpus"]);
+    assert_eq!(wrong.code, 2, "{}", wrong.err);
+    assert!(wrong.err.contains("cpu_throttled"), "{}", wrong.err);
+}
+
+#[test]
+fn a_backup_of_a_running_server_is_put_back_when_it_has_ended() {
+    let mut server = Server::without_engine();
+    server.post("/api/users", json!({"name": "ada"}));
+    let (copies, data) = (server.path("copies"), server.path("data"));
+    let words = |verb| {
+        [
+            verb,
+            copies.to_str().unwrap(),
+            "--data-dir",
+            data.to_str().unwrap(),
+        ]
+    };
+    let made = server.plimsoll(&words("backup"));
+    assert_eq!(made.code, 0, "{}", made.err);
+    assert_eq!(made.out.lines().count(), 3, "{}", made.out);
+    server.post("/api/users", json!({"name": "bob"}));
+
+    let refused = server.plimsoll(&words("restore"));
+    assert_eq!(refused.code, 1);
+    assert!(
+        refused.err.contains(&server.pid().to_string()),
+        "{}",
+        refused.err
+    );
+    server.terminate();
+    let restored = server.plimsoll(&words("restore"));
+    assert_eq!(restored.code, 0, "{}", restored.err);
+    server.restart();
+    let users = server.get("/api/users");
+    let names: Vec<_> = users["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|u| &u["name"])
+        .collect();
+    assert_eq!(names, ["ada"]);
+}
