@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 
-use common::{IMAGE, Server, Tenant, exchange, wait_for};
+use common::{Following, IMAGE, Server, Tenant, as_uid_raw, exchange, wait_for};
 use serde_json::{Value, json};
 
 fn small() -> Value {
@@ -21,45 +21,6 @@ fn two(server: &Server, base: u32) -> (Tenant, Tenant) {
         server.tenant("ada", base, small()),
         server.tenant("ben", base + 1, small()),
     )
-}
-
-/// `docker events`, read as they come. The engine itself keeps only the last 256.
-struct Following {
-    process: std::process::Child,
-    lines: std::io::Lines<BufReader<std::process::ChildStdout>>,
-}
-
-impl Following {
-    fn start(tenant: &Tenant, format: &str) -> Self {
-        let mut command = tenant.command(&[
-            "events",
-            "--since",
-            "1m",
-            "--filter",
-            "type=container",
-            "--format",
-            format,
-        ]);
-        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
-        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
-        Self { process, lines }
-    }
-
-    /// Everything up to and including `last`.
-    fn until(&mut self, last: &str) -> Vec<String> {
-        let mut seen = Vec::new();
-        while seen.last().is_none_or(|line| line != last) {
-            seen.push(self.lines.next().expect("events go on").unwrap());
-        }
-        seen
-    }
-}
-
-impl Drop for Following {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 const SLEEP: [&str; 2] = ["sleep", "1000"];
@@ -561,35 +522,6 @@ fn odd_requests_have_one_reading_or_none() {
         as_uid_raw(ada.uid, &server.path("docker.sock"), endless.as_bytes()).0,
         413
     );
-}
-
-/// Sends bytes to a socket under another uid, by a process of its own: who calls is the process.
-fn as_uid_raw(uid: u32, socket: &std::path::Path, bytes: &[u8]) -> (u16, String) {
-    let script = "import socket,sys\n\
-        s=socket.socket(socket.AF_UNIX)\ns.settimeout(30)\ns.connect(sys.argv[1])\n\
-        data=sys.stdin.buffer.read()\n\
-        try:\n    s.sendall(data)\nexcept OSError:\n    pass\n\
-        while True:\n\
-        \x20   try:\n        b=s.recv(65536)\n    except OSError:\n        break\n\
-        \x20   if not b: break\n    sys.stdout.buffer.write(b)\n";
-    let mut child = Command::new("/usr/bin/env")
-        .args(["python3", "-c", script])
-        .arg(socket)
-        .uid(uid)
-        .gid(uid)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .unwrap();
-    child.stdin.take().unwrap().write_all(bytes).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let status = text
-        .split(' ')
-        .nth(1)
-        .and_then(|s| s.parse().ok())
-        .unwrap_or(0);
-    (status, text)
 }
 
 fn as_uid(

@@ -357,7 +357,7 @@ async fn upload_context(
         .engine
         .send(Method::POST, &format!("/build{query}"), &tar, body, None)
         .await;
-    pipe::uploaded(sent, work).await
+    pipe::uploaded(sent, work, pipe::TO_FIT).await
 }
 
 /// A build that the engine is at.

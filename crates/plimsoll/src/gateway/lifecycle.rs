@@ -189,6 +189,7 @@ async fn acted(
     answer::read_nothing(call.body)?;
     let path = format!("/containers/{}{rest}", owned.id);
     let app = call.app;
+    let _moves = app.standstill.share(&owned.id).await;
     let sent = app
         .engine
         .send(method, &path, &[], empty(), timeout)

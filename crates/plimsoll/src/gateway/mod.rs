@@ -10,6 +10,7 @@ mod build;
 mod create;
 mod events;
 mod exec;
+mod files;
 mod identity;
 mod images;
 mod lifecycle;

@@ -16,8 +16,8 @@ use super::answer::{self, Body};
 use super::identity;
 use super::refused::Refused;
 use super::{
-    build, create, events, exec, images, lifecycle, networks, start, stream, system, update, view,
-    volumes,
+    build, create, events, exec, files, images, lifecycle, networks, start, stream, system, update,
+    view, volumes,
 };
 use crate::engine_facts::engine_facts;
 use crate::state::App;
@@ -89,9 +89,7 @@ async fn dispatch(
     let (head, body) = request.into_parts();
     let path = RequestPath::parse(head.uri.path());
     let (body, upload) = match &path {
-        Ok(path) if head.method == Method::POST && takes_stream(&path.parts()) => {
-            (Ok(Bytes::new()), Some(body))
-        }
+        Ok(path) if takes_stream(&head.method, &path.parts()) => (Ok(Bytes::new()), Some(body)),
         _ => (answer::read_bounded(body, &connection.place).await, None),
     };
     connection.place.share().request(app.clock.monotonic())?;
@@ -145,6 +143,11 @@ async fn dispatch(
         ["containers", id, "top"] if get => view::top(call, id).await,
         ["containers", id, "logs"] if get => view::logs(call, id).await,
         ["containers", id, "stats"] if get => view::stats(call, id).await,
+        ["containers", id, "changes"] if get => files::changes(call, id).await,
+        ["containers", id, "export"] if method == Method::GET => files::export(call, id).await,
+        ["containers", id, "archive"] if method == Method::HEAD => files::stat(call, id).await,
+        ["containers", id, "archive"] if method == Method::GET => files::download(call, id).await,
+        ["containers", id, "archive"] if method == Method::PUT => files::upload(call, id).await,
         ["containers", id, "start"] if post => start::start(call, id).await,
         ["containers", id, "restart"] if post => start::restart(call, id).await,
         ["containers", id, "stop"] if post => lifecycle::stop(call, id).await,
@@ -217,8 +220,12 @@ async fn dispatch(
 }
 
 /// Whether a route's body is passed on as it comes, however long it is.
-fn takes_stream(parts: &[&str]) -> bool {
-    matches!(parts, ["build"] | ["images", "load" | "create"])
+fn takes_stream(method: &Method, parts: &[&str]) -> bool {
+    match *method {
+        Method::POST => matches!(parts, ["build"] | ["images", "load" | "create"]),
+        Method::PUT => matches!(parts, ["containers", _, "archive"]),
+        _ => false,
+    }
 }
 
 /// The refusal of a route that is not open, with what to do instead where there is something.

@@ -62,6 +62,8 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
     let verb = verb.to_owned();
     // Finished even if the client goes away: a start that was admitted is either done or taken back.
     let done = tokio::spawn(async move {
+        let _starts = app.standstill.share(&user.id.to_string()).await;
+        let _moves = app.standstill.share(&owned.id).await;
         // Held from the admission until the engine has answered and the ledger has followed: whoever
         // settled the container in between would free what it was admitted for.
         let _held = app.container_locks.lock(&owned.id).await;

@@ -10,12 +10,12 @@
     reason = "each test file uses its part of it, outside the server"
 )]
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -532,5 +532,73 @@ pub fn said(output: &Output) -> Said {
         code: output.status.code().unwrap_or(-1),
         out: String::from_utf8_lossy(&output.stdout).into_owned(),
         err: String::from_utf8_lossy(&output.stderr).into_owned(),
+    }
+}
+
+/// Sends bytes to a socket under another uid, by a process of its own: who calls is the process.
+pub fn as_uid_raw(uid: u32, socket: &Path, bytes: &[u8]) -> (u16, String) {
+    let script = "import socket,sys\n\
+        s=socket.socket(socket.AF_UNIX)\ns.settimeout(30)\ns.connect(sys.argv[1])\n\
+        data=sys.stdin.buffer.read()\n\
+        try:\n    s.sendall(data)\nexcept OSError:\n    pass\n\
+        while True:\n\
+        \x20   try:\n        b=s.recv(65536)\n    except OSError:\n        break\n\
+        \x20   if not b: break\n    sys.stdout.buffer.write(b)\n";
+    let mut child = Command::new("/usr/bin/env")
+        .args(["python3", "-c", script])
+        .arg(socket)
+        .uid(uid)
+        .gid(uid)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let status = text
+        .split(' ')
+        .nth(1)
+        .and_then(|s| s.parse().ok())
+        .unwrap_or(0);
+    (status, text)
+}
+
+/// `docker events`, read as they come. The engine itself keeps only the last 256.
+pub struct Following {
+    process: Child,
+    lines: Lines<BufReader<ChildStdout>>,
+}
+
+impl Following {
+    pub fn start(tenant: &Tenant, format: &str) -> Self {
+        let mut command = tenant.command(&[
+            "events",
+            "--since",
+            "1m",
+            "--filter",
+            "type=container",
+            "--format",
+            format,
+        ]);
+        let mut process = command.stdout(Stdio::piped()).spawn().unwrap();
+        let lines = BufReader::new(process.stdout.take().unwrap()).lines();
+        Self { process, lines }
+    }
+
+    /// Everything up to and including `last`.
+    pub fn until(&mut self, last: &str) -> Vec<String> {
+        let mut seen = Vec::new();
+        while seen.last().is_none_or(|line| line != last) {
+            seen.push(self.lines.next().expect("events go on").unwrap());
+        }
+        seen
+    }
+}
+
+impl Drop for Following {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
     }
 }
