@@ -107,6 +107,7 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         container_locks: KeyedLocks::default(),
         standstill: SharedLocks::default(),
         layers: crate::images::Layers::default(),
+        walked: Mutex::default(),
         in_flight: InFlight::default(),
     }))
 }

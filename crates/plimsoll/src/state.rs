@@ -2,11 +2,12 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use plimsoll_core::entity::{DecisionId, ReservationId};
 use plimsoll_core::quota::Capacity;
 use plimsoll_host::cgroup::{Hierarchy, Instance};
-use plimsoll_host::engine::{Engine, EngineVersion};
+use plimsoll_host::engine::{Engine, EngineVersion, UsageData};
 use plimsoll_store::{Deed, HostLease, Store};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
@@ -53,6 +54,8 @@ pub struct App {
     pub certs_changed: tokio::sync::watch::Sender<()>,
     /// What the layers of images take.
     pub layers: crate::images::Layers,
+    /// What the volumes of the engine took when it last walked them.
+    pub walked: tokio::sync::Mutex<Walked>,
     /// Reservations of requests that are being forwarded right now; they never expire meanwhile.
     pub in_flight: InFlight,
 }
@@ -104,6 +107,15 @@ pub struct EngineFacts {
     pub bounds_storage: bool,
 }
 
+/// What the volumes of the engine took.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// By name.
+    pub volumes: HashMap<String, UsageData>,
+    /// On the monotonic clock, when this is old.
+    pub until: Duration,
+}
+
 /// Locks by name, made when first taken and dropped when nobody holds or waits for them.
 #[derive(Debug, Default)]
 pub struct Keyed<L> {
@@ -152,9 +164,10 @@ impl SharedLocks {
 
     /// Waits until each lock was free once.
     pub async fn idle(&self) {
-        let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: Vec<_> = locks.values().map(Arc::clone).collect();
-        drop(locks);
+        let all: Vec<_> = {
+            let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.values().map(Arc::clone).collect()
+        };
         for lock in all {
             drop(lock.write_owned().await);
         }

@@ -16,7 +16,7 @@ const PARAMETERS_MAX: usize = 64;
 const FILTER_VALUES_MAX: usize = 256;
 
 /// Parameters that clients may give several times.
-const REPEATED: [&str; 3] = ["changes", "names", "t"];
+const REPEATED: [&str; 4] = ["changes", "names", "t", "type"];
 
 /// A query string being taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

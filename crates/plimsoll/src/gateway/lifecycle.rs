@@ -126,6 +126,14 @@ pub(super) async fn remove(mut call: Call, reference: &str) -> Result<Response<B
     removed
 }
 
+/// Removes a container that does not run, and its charge.
+pub(super) async fn remove_ended(app: &Arc<App>, id: &str) -> Result<(), Refused> {
+    let _moves = app.standstill.share(id).await;
+    app.engine.remove(id, false).await?;
+    settle_soon(app, id).await;
+    Ok(())
+}
+
 pub(super) async fn resize(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
     let query = size_query(&mut call.query)?;

@@ -17,6 +17,7 @@ mod lifecycle;
 mod mounts;
 mod names;
 mod networks;
+mod prune;
 mod refused;
 mod resolve;
 mod route;
@@ -26,6 +27,7 @@ mod system;
 mod tls;
 mod update;
 mod upstream;
+mod usage;
 mod view;
 mod volumes;
 

@@ -16,8 +16,8 @@ use super::answer::{self, Body};
 use super::identity;
 use super::refused::Refused;
 use super::{
-    build, create, events, exec, files, images, lifecycle, networks, start, stream, system, update,
-    view, volumes,
+    build, create, events, exec, files, images, lifecycle, networks, prune, start, stream, system,
+    update, usage, view, volumes,
 };
 use crate::engine_facts::engine_facts;
 use crate::state::App;
@@ -135,10 +135,12 @@ async fn dispatch(
     match parts.as_slice() {
         ["version"] if get => system::version(call).await,
         ["info"] if get => system::info(call).await,
+        ["system", "df"] if get => usage::df(call).await,
         ["events"] if get => events::events(call).await,
 
         ["containers", "json"] if get => view::list(call).await,
         ["containers", "create"] if post => create::create(call).await,
+        ["containers", "prune"] if post => prune::containers(call).await,
         ["containers", id, "json"] if get => view::inspect(call, id).await,
         ["containers", id, "top"] if get => view::top(call, id).await,
         ["containers", id, "logs"] if get => view::logs(call, id).await,
@@ -167,6 +169,7 @@ async fn dispatch(
         ["exec", id, "json"] if get => exec::inspect(call, id).await,
 
         ["auth"] if post => images::login(call).await,
+        ["build", "prune"] if post => prune::build(call),
         ["build"] if post => build::build(call).await,
         ["commit"] if post => images::commit(call).await,
         ["images", "json"] if get => images::list(call).await,
