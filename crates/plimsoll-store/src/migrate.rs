@@ -22,6 +22,11 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
         "images",
         include_str!("migrations/sqlite_002_images.sql"),
     ),
+    (
+        3,
+        "replacements",
+        include_str!("migrations/sqlite_003_replacements.sql"),
+    ),
 ];
 
 /// The schema this version writes.

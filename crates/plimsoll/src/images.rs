@@ -322,6 +322,7 @@ fn new_reservation(app: &App, user: UserId, bytes: u64) -> (NewReservation, Stri
         image: None,
         goes_with: None,
         host_mounts: Vec::new(),
+        replaces: None,
         expires_ms: now_ms + 60_000,
         now_ms,
     };

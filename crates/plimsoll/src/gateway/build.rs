@@ -184,6 +184,7 @@ impl Charge {
             image: Some("docker build".to_owned()),
             goes_with: None,
             host_mounts: Vec::new(),
+            replaces: None,
             expires_ms: now_ms + app.gateway_ttl_ms(),
             now_ms,
         };

@@ -28,7 +28,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
-use super::{images, lifecycle, names, networks, volumes};
+use super::{images, lifecycle, names, networks, replace, volumes};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
@@ -84,6 +84,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
     let mut judged = judged(&app, &user, &path, &asks, id).await?;
     networks::place(&app, &user, &name, &mut judged).await?;
     let ports = networks::publish(&app, &user, &mut judged).await?;
+    let replaces = replace::replaced(&app, &user, &request.labels, &name).await?;
 
     // The very team whose cgroup the body names, whatever the default becomes meanwhile.
     let team = match &path.owner {
@@ -106,6 +107,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         user,
         _ports: ports,
         os_user,
+        replaces,
     };
     // The client may go away at any moment; what was begun is finished all the same.
     let finished = tokio::spawn(finish(app, intent)).await;
@@ -123,6 +125,8 @@ struct Intent {
     /// Held until the engine has the container: see [`networks::publish`].
     _ports: Option<OwnedMutexGuard<()>>,
     os_user: Option<OsUser>,
+    /// The container whose place it takes.
+    replaces: Option<ReservationId>,
 }
 
 impl Intent {
@@ -318,6 +322,7 @@ async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError
         kind: ObjectKind::Container,
         goes_with: None,
         host_mounts: intent.host_mounts(),
+        replaces: intent.replaces,
         decision: DecisionId(new_id()),
         claim: intent.claim.clone(),
         origin: Origin::Gateway,

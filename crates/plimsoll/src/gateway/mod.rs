@@ -19,6 +19,7 @@ mod names;
 mod networks;
 mod prune;
 mod refused;
+mod replace;
 mod resolve;
 mod route;
 mod start;

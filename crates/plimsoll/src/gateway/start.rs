@@ -20,7 +20,7 @@ use super::{lifecycle, names, networks};
 use crate::caps;
 use crate::engine_facts::engine_facts;
 use crate::folders;
-use crate::settle::settle_locked;
+use crate::settle::{runs, settle_locked};
 use crate::state::App;
 use crate::tasks::in_full;
 
@@ -142,6 +142,7 @@ async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
         return Err(Refused::no_container(&names::shown(&owned.reservation)));
     };
     check_cpu(app, &reservation)?;
+    stand_apart(app, &reservation).await?;
     let start = || {
         let deed = app.deed();
         app.store.start(owned.reservation.id, deed)
@@ -151,6 +152,25 @@ async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
         settle_own(app, user, Some(&owned.id)).await;
         admission = start().await?;
     }
+    match admission.reservation {
+        Some(_) => Ok(()),
+        None => Err(Refused::Quota(Box::new(admission.decision))),
+    }
+}
+
+/// A container and the one that takes its place are charged once for what running takes. Where both are
+/// about to run, that is asked for twice.
+async fn stand_apart(app: &App, reservation: &Reservation) -> Result<(), Refused> {
+    let beside = match reservation.runs_instead_of() {
+        Some(old) => runs(app, old).await?.then_some(reservation.id),
+        None => {
+            let other = app.store.replacement_of(reservation.id)?;
+            let shares = other.filter(|other| other.runs_instead_of().is_some());
+            shares.map(|other| other.id)
+        }
+    };
+    let Some(beside) = beside else { return Ok(()) };
+    let admission = app.store.run_beside(beside, app.deed()).await?;
     match admission.reservation {
         Some(_) => Ok(()),
         None => Err(Refused::Quota(Box::new(admission.decision))),

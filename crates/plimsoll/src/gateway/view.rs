@@ -303,6 +303,7 @@ mod tests {
             started_ms: None,
             goes_with: None,
             host_mounts: Vec::new(),
+            shared: None,
         };
         show(&mut seen, &reservation);
         let text = seen.to_string();

@@ -120,6 +120,7 @@ impl Maker<'_> {
             kind: ObjectKind::Volume,
             goes_with,
             host_mounts: Vec::new(),
+            replaces: None,
             decision: DecisionId(new_id()),
             claim: Claim {
                 user: self.user.id,
