@@ -19,6 +19,7 @@ mod projects;
 mod quotas;
 mod reservations;
 mod routes;
+mod services;
 mod strict;
 mod system;
 mod teams;
