@@ -427,7 +427,7 @@ fn what_does_not_fit_is_exit_3_and_told_why() {
         said.err.contains("compose.yaml") && said.err.contains("line 2"),
         "{said:?}"
     );
-    assert_eq!(desk.said("validate -f /nowhere.yaml").code, 1);
+    assert_eq!(desk.said("validate user ada -f /nowhere.yaml").code, 1);
 
     let reserve = |name: &str, gb: f64| {
         let body = json!({"user": "ada", "containerName": name,

@@ -493,6 +493,7 @@ fn odd_requests_have_one_reading_or_none() {
         (400, "GET /v1.23/containers/json HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".into()),
         (400, "GET /containers/json?all=1&all=0 HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".into()),
         (400, "GET /containers/json?evil=1 HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".into()),
+        (403, "GET /containers/web/attach/ws HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".into()),
         (403, "GET /nothing HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".into()),
         (400, "POST /build HTTP/1.1\r\nHost: d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n".into()),
         (200, "OPTIONS /containers/json HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\r\n".into()),

@@ -208,10 +208,19 @@ pub(super) async fn validate(
             let (sum, verdicts) = services::judged(&asker, services, &ask.volumes)?;
             (sum, Some(verdicts))
         }
-        _ => {
-            let why = "or services must be given, and volumes with services only";
-            return Err(Problem::field("resourceRequest", why));
+        (None, None) => {
+            return Err(Problem::field(
+                "resourceRequest",
+                "is missing, and so are services",
+            ));
         }
+        (Some(_), Some(_)) => {
+            return Err(Problem::field(
+                "resourceRequest",
+                "is given together with services",
+            ));
+        }
+        (Some(_), None) => return Err(Problem::field("volumes", "are given without services")),
     };
     let evaluation = asker.evaluate(amounts)?;
     let (limits, reserved) = match &evaluation.path.owner {

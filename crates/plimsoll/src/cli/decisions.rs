@@ -211,6 +211,10 @@ pub(super) async fn validate(client: &Client, flags: &ValidateFlags) -> Result<A
 }
 
 /// What a Compose file asks for.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a Compose file has its variables from whoever reads it"
+)]
 fn services(file: &Path) -> Result<Map<String, Value>, CliError> {
     let shown = file.display();
     let io = |source| CliError::Io {

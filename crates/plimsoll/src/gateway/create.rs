@@ -82,7 +82,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         os_user: os_user.as_ref(),
     };
     let mut judged = judged(&app, &user, &path, &asks, id).await?;
-    networks::place(&app, &user, &name, &mut judged).await?;
+    let joins = networks::place(&app, &user, &name, &mut judged).await?;
     let ports = networks::publish(&app, &user, &mut judged).await?;
     let replaces = replace::replaced(&app, &user, &request.labels, &name).await?;
 
@@ -108,6 +108,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         _ports: ports,
         os_user,
         replaces,
+        joins,
     };
     // The client may go away at any moment; what was begun is finished all the same.
     let finished = tokio::spawn(finish(app, intent)).await;
@@ -127,6 +128,8 @@ struct Intent {
     os_user: Option<OsUser>,
     /// The container whose place it takes.
     replaces: Option<ReservationId>,
+    /// What it joins beside its first network.
+    joins: Vec<networks::Joined>,
 }
 
 impl Intent {
@@ -181,6 +184,12 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
     let Some(container) = created["Id"].as_str() else {
         return Err(Refused::EngineNonsense);
     };
+    if let Err(refused) = join(&app, &intent, container).await {
+        app.store.void(intent.id, app.clock.now_ms()).await?;
+        ensured.undo(&app).await;
+        clear_folders(&app, &intent).await;
+        return Err(refused.renamed(&engine_name, &intent.name));
+    }
     let deed = app.deed();
     let committed = app
         .store
@@ -219,6 +228,19 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
         StatusCode::CREATED,
         &json!({"Id": container, "Warnings": warnings}),
     ))
+}
+
+/// Joins the networks beside the first. Where one cannot be joined the container goes again.
+async fn join(app: &App, intent: &Intent, container: &str) -> Result<(), Refused> {
+    for joined in &intent.joins {
+        let Err(refused) = joined.connect(app, container).await else {
+            continue;
+        };
+        // Where it stays the reconciler finds its key on it.
+        app.engine.remove(container, true).await?;
+        return Err(refused);
+    }
+    Ok(())
 }
 
 /// Makes the volumes and mounts the folders that the container needs.

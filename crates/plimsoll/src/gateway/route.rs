@@ -238,6 +238,10 @@ pub(super) fn closed(method: &Method, parts: &[&str]) -> Refused {
             "BuildKit would build outside your quota; set DOCKER_BUILDKIT=0 (and COMPOSE_DOCKER_CLI_BUILD=0) \
              to build with the classic builder"
         }
+        ["containers", _, "attach", "ws"] => {
+            "attach over a websocket is not passed on; docker attach and the libraries upgrade the \
+             connection itself"
+        }
         ["images", "search"] => "the host searches no registry for its users",
         [
             "swarm" | "nodes" | "services" | "tasks" | "secrets" | "configs" | "plugins",

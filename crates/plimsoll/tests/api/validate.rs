@@ -186,10 +186,7 @@ async fn services_fit_together_or_not_at_all() {
 
     for (body, field) in [
         (json!({"services": {}}), "services"),
-        (
-            json!({"volumes": ["x"], "resourceRequest": {}}),
-            "resourceRequest",
-        ),
+        (json!({"volumes": ["x"], "resourceRequest": {}}), "volumes"),
         (
             json!({"services": {"a": {}}, "resourceRequest": {}}),
             "resourceRequest",
