@@ -431,6 +431,26 @@ impl Amounts {
         Some(difference)
     }
 
+    /// What exceeds `other`, per dimension.
+    #[must_use]
+    pub fn beyond(&self, other: &Self) -> Self {
+        let mut excess = *self;
+        for (a, b) in excess.0.iter_mut().zip(other.0) {
+            *a = a.saturating_sub(b);
+        }
+        excess
+    }
+
+    /// The smaller of both, per dimension.
+    #[must_use]
+    pub fn within(&self, other: &Self) -> Self {
+        let mut least = *self;
+        for (a, b) in least.0.iter_mut().zip(other.0) {
+            *a = (*a).min(b);
+        }
+        least
+    }
+
     /// What exceeds `limits`, per dimension.
     #[must_use]
     pub fn above(&self, limits: &Limits) -> Self {

@@ -144,6 +144,7 @@ impl Bench {
             kind: plimsoll_store::ObjectKind::Container,
             goes_with: None,
             host_mounts: Vec::new(),
+            replaces: None,
             decision: DecisionId(next_id()),
             claim: self.claim(n),
             origin: Origin::Gateway,

@@ -35,7 +35,7 @@ fn balance_differences(books: &mut Books<'_>) -> Result<Vec<String>> {
     let mut expected: BTreeMap<String, Amounts> = BTreeMap::new();
     let live = format!("{} WHERE {}", rows::RESERVATION, rows::LIVE);
     for r in rows::all(books.connection, &live, [], rows::reservation)? {
-        let charge = r.state.charge(&r.claim);
+        let charge = r.charge();
         let mut keys = vec![key::SYSTEM.to_owned(), key::host(&r.host)];
         match r.team {
             Some(team) => keys.extend([key::team(team), key::member(team, r.user)]),

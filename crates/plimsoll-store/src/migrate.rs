@@ -27,6 +27,11 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
         "shares",
         include_str!("migrations/sqlite_003_shares.sql"),
     ),
+    (
+        4,
+        "replacements",
+        include_str!("migrations/sqlite_004_replacements.sql"),
+    ),
 ];
 
 /// The schema this version writes.

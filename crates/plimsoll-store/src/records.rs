@@ -370,6 +370,9 @@ pub struct NewReservation {
     pub goes_with: Option<ReservationId>,
     /// Of a container: what it mounts of the host.
     pub host_mounts: Vec<HostMount>,
+    /// Of a container: the one whose place it takes. What that one charges is charged once for both,
+    /// where they are charged at the same place and nothing else takes part.
+    pub replaces: Option<ReservationId>,
     /// When it is void unless committed, Unix milliseconds.
     pub expires_ms: i64,
     /// Now, Unix milliseconds.
@@ -423,6 +426,45 @@ pub struct Reservation {
     pub goes_with: Option<ReservationId>,
     /// Of a container: what it mounts of the host.
     pub host_mounts: Vec<HostMount>,
+    /// What another container charges for this one, whose place it takes.
+    pub shared: Option<Shared>,
+}
+
+impl Reservation {
+    /// What it charges.
+    #[must_use]
+    pub fn charge(&self) -> Amounts {
+        self.charge_of(&self.claim)
+    }
+
+    /// What it would charge with another claim.
+    #[must_use]
+    pub fn charge_of(&self, claim: &Amounts) -> Amounts {
+        charge(self.state, claim, self.shared.as_ref())
+    }
+
+    /// The other container, where that one charges for both what running takes: then only one of them
+    /// may run.
+    #[must_use]
+    pub fn runs_instead_of(&self) -> Option<ReservationId> {
+        let shared = self.shared?;
+        (shared.amounts != shared.amounts.without_runtime()).then_some(shared.with)
+    }
+}
+
+/// What a reservation charges in this state.
+pub(crate) fn charge(state: State, claim: &Amounts, shared: Option<&Shared>) -> Amounts {
+    let full = state.charge(claim);
+    shared.map_or(full, |shared| full.beyond(&shared.amounts))
+}
+
+/// A part of a claim that another reservation charges, too, and that is charged once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shared {
+    /// The other one. It shares with nobody itself.
+    pub with: ReservationId,
+    /// At most what the other one charges.
+    pub amounts: Amounts,
 }
 
 /// A container that has less CPU than it was made with, because a limit was lowered.

@@ -16,7 +16,7 @@ use uuid::Uuid;
 use crate::error::{Result, StoreError};
 use crate::records::{
     AuditEntry, Cert, Clamp, Decision, Host, Member, ObjectKind, Origin, Project, Quota,
-    Reservation, Role, Team, Token, User, ViolationKind, ViolationRecord,
+    Reservation, Role, Shared, Team, Token, User, ViolationKind, ViolationRecord,
 };
 
 pub(crate) fn json<T: Serialize>(value: &T) -> String {
@@ -157,7 +157,7 @@ fn quota_row(row: &Row<'_>) -> rusqlite::Result<Quota> {
 pub(crate) const RESERVATION: &str = "SELECT r.id, r.host, r.user_id, coalesce(u.name, r.user_id), r.team_id, t.name, r.project, \
      r.state, r.claim, r.origin, r.container_id, r.container_name, r.image, r.expires_at, \
      r.created_at, r.changed_at, r.started_at, r.decision_id, r.kind, \
-     r.goes_with, r.host_mounts, r.clamped_from, r.clamped_to \
+     r.goes_with, r.host_mounts, r.clamped_from, r.clamped_to, r.replaces, r.shared \
      FROM reservation r LEFT JOIN user u ON u.id = r.user_id LEFT JOIN team t ON t.id = r.team_id";
 
 /// The reservations that charge something or may do so again: the words of the partial indexes.
@@ -196,6 +196,13 @@ pub(crate) fn reservation(row: &Row<'_>) -> rusqlite::Result<Reservation> {
                 to: millicores(to),
             }),
             _ => None,
+        },
+        shared: match opt_uuid(row, 23)? {
+            Some(with) => Some(Shared {
+                with: ReservationId(with),
+                amounts: parse(row, 24)?,
+            }),
+            None => None,
         },
     })
 }

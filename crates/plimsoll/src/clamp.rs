@@ -113,7 +113,7 @@ async fn up(
     let back = clamp.from.min(most_cpu(path, app.capacity.cpu));
     if has == clamp.to && has < back {
         let claim = row.claim.with(Dimension::Cpu, back.0);
-        let charge = |claim| row.state.charge(claim);
+        let charge = |claim| row.charge_of(claim);
         if !admit(path, &charge(&row.claim), &charge(&claim)).allowed() {
             return Ok(false);
         }

@@ -191,6 +191,40 @@ pub async fn taken_of(
     })
 }
 
+/// Bytes that one image of a user's takes alone: layers that neither another of theirs nor one of
+/// everybody's has, by image.
+///
+/// # Errors
+/// As [`taken`].
+pub async fn alone(
+    app: &App,
+    user: UserId,
+    listed: &[ImageSummary],
+) -> Result<HashMap<String, u64>, ImageError> {
+    let eyes = Eyes::of(app, user)?;
+    let mut own = Vec::new();
+    let mut users: HashMap<String, usize> = HashMap::new();
+    for image in listed {
+        let seen = eyes.see(&image.repo_tags);
+        if !seen.is_visible() {
+            continue;
+        }
+        let layers = layers(app, &image.id).await?;
+        for (key, _) in layers.iter() {
+            *users.entry(key.clone()).or_default() += 1;
+        }
+        own.extend(seen.is_own().then(|| (image.id.clone(), layers)));
+    }
+    let alone = own.into_iter().map(|(id, layers)| {
+        let only = layers.iter().filter(|(key, _)| users[key] == 1);
+        (
+            id,
+            only.fold(0u64, |sum, (_, size)| sum.saturating_add(*size)),
+        )
+    });
+    Ok(alone.collect())
+}
+
 async fn layers(app: &App, id: &str) -> Result<Arc<[Layer]>, EngineError> {
     let known = || {
         app.layers
@@ -288,6 +322,7 @@ fn new_reservation(app: &App, user: UserId, bytes: u64) -> (NewReservation, Stri
         image: None,
         goes_with: None,
         host_mounts: Vec::new(),
+        replaces: None,
         expires_ms: now_ms + 60_000,
         now_ms,
     };

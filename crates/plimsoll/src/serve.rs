@@ -22,7 +22,7 @@ use crate::config::{Address, Config};
 use crate::engine_tls;
 use crate::limits::Limits;
 use crate::meter::Meter;
-use crate::state::{App, InFlight, KeyedLocks, Wake};
+use crate::state::{App, InFlight, KeyedLocks, SharedLocks, Wake};
 use crate::tasks::{self, Shutdown, TaskBoard, collect, ended};
 
 /// How long requests under way may take to end after the server was told to.
@@ -122,7 +122,9 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         tasks: TaskBoard::default(),
         wake: Wake::default(),
         container_locks: KeyedLocks::default(),
+        standstill: SharedLocks::default(),
         layers: crate::images::Layers::default(),
+        walked: Mutex::default(),
         in_flight: InFlight::default(),
     }))
 }
@@ -162,6 +164,9 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     if drained.await.is_err() {
         tracing::warn!("some requests took too long and were cut off");
     }
+    drop(running);
+    // Containers that stood still for a copy go on.
+    let _ = tokio::time::timeout(DRAIN, app.standstill.idle()).await;
     for socket in app.config.gateway_sockets() {
         let _ = std::fs::remove_file(socket);
     }

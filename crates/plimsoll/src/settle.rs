@@ -5,6 +5,7 @@
 
 use plimsoll_core::State;
 use plimsoll_core::dimension::{Amounts, Dimension};
+use plimsoll_core::entity::ReservationId;
 use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::{ContainerInspect, EngineError};
 use plimsoll_store::{Reservation, StoreError};
@@ -64,12 +65,47 @@ pub async fn settle_locked(app: &App, container: &str) -> Result<Option<Reservat
     };
     let unstarted_ms =
         i64::try_from(app.config.reservations.unstarted_s * 1000).unwrap_or(i64::MAX);
+    let reservation = settle_shared(app, &seen, reservation, now_ms, unstarted_ms).await?;
     let state = seen_state(&seen, &reservation, now_ms, unstarted_ms);
     Ok(Some(match (reservation.state, state) {
         (State::Active, State::Stopped) => app.store.stopped(reservation.id, now_ms).await?,
         (State::Stopped, State::Active) => app.store.running(reservation.id, now_ms).await?,
         _ => reservation,
     }))
+}
+
+/// Ends what a container shares with the one it replaces where both run, or where it has taken its time:
+/// two that stay are charged as two.
+async fn settle_shared(
+    app: &App,
+    seen: &ContainerInspect,
+    reservation: Reservation,
+    now_ms: i64,
+    unstarted_ms: i64,
+) -> Result<Reservation, SettleError> {
+    let Some(shared) = reservation.shared else {
+        return Ok(reservation);
+    };
+    let late = now_ms - reservation.created_ms >= unstarted_ms;
+    let both_run = seen.state.occupies()
+        && reservation.runs_instead_of().is_some()
+        && runs(app, shared.with).await?;
+    if !late && !both_run {
+        return Ok(reservation);
+    }
+    Ok(app.store.beside(reservation.id, late, now_ms).await?)
+}
+
+/// Whether the container of a reservation runs now.
+///
+/// # Errors
+/// When the engine or the ledger cannot be asked.
+pub async fn runs(app: &App, id: ReservationId) -> Result<bool, SettleError> {
+    let Some(container) = app.store.reservation(id)?.container else {
+        return Ok(false);
+    };
+    let seen = app.engine.inspect(&container).await?;
+    Ok(seen.is_some_and(|seen| seen.state.occupies()))
 }
 
 /// What a container that exists charges: everything while it runs, may run by itself, or was just

@@ -2,13 +2,15 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::time::Duration;
 
 use plimsoll_core::entity::{DecisionId, ReservationId};
 use plimsoll_core::quota::Capacity;
 use plimsoll_host::cgroup::{Hierarchy, Instance};
-use plimsoll_host::engine::{Engine, EngineVersion};
+use plimsoll_host::engine::{Engine, EngineVersion, UsageData};
 use plimsoll_store::history::History;
 use plimsoll_store::{Deed, HostLease, Store};
+use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::clock::{Clock, new_id};
 use crate::config::Config;
@@ -46,12 +48,17 @@ pub struct App {
     pub wake: Wake,
     /// One lock a container: whoever changes or settles it holds it.
     pub container_locks: KeyedLocks,
+    /// By container: who reaches into its files has it alone, what could set it in motion shares it. By
+    /// user: the same for what starts any container of theirs. Taken before the container's lock.
+    pub standstill: SharedLocks,
     /// What each caller holds of this server.
     pub limits: Limits,
     /// Told whenever certificates may count no more; their open connections then look again.
     pub certs_changed: tokio::sync::watch::Sender<()>,
     /// What the layers of images take.
     pub layers: crate::images::Layers,
+    /// What the volumes of the engine took when it last walked them.
+    pub walked: tokio::sync::Mutex<Walked>,
     /// Reservations of requests that are being forwarded right now; they never expire meanwhile.
     pub in_flight: InFlight,
 }
@@ -107,10 +114,35 @@ pub struct EngineFacts {
     pub bounds_storage: bool,
 }
 
+/// What the volumes of the engine took.
+#[derive(Debug, Default)]
+pub struct Walked {
+    /// By name.
+    pub volumes: HashMap<String, UsageData>,
+    /// On the monotonic clock, when this is old.
+    pub until: Duration,
+}
+
 /// Locks by name, made when first taken and dropped when nobody holds or waits for them.
 #[derive(Debug, Default)]
-pub struct KeyedLocks {
-    locks: Mutex<HashMap<String, Arc<tokio::sync::Mutex<()>>>>,
+pub struct Keyed<L> {
+    locks: Mutex<HashMap<String, Arc<L>>>,
+}
+
+/// Locks that one holds at a time.
+pub type KeyedLocks = Keyed<tokio::sync::Mutex<()>>;
+
+/// Locks that one holds alone, or many share.
+pub type SharedLocks = Keyed<RwLock<()>>;
+
+impl<L: Default> Keyed<L> {
+    fn of(&self, key: &str) -> Arc<L> {
+        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+        if locks.len() > 4096 {
+            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+        }
+        Arc::clone(locks.entry(key.to_owned()).or_default())
+    }
 }
 
 impl KeyedLocks {
@@ -124,13 +156,28 @@ impl KeyedLocks {
     pub fn try_lock(&self, key: &str) -> Option<tokio::sync::OwnedMutexGuard<()>> {
         self.of(key).try_lock_owned().ok()
     }
+}
 
-    fn of(&self, key: &str) -> Arc<tokio::sync::Mutex<()>> {
-        let mut locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
-        if locks.len() > 4096 {
-            locks.retain(|_, lock| Arc::strong_count(lock) > 1);
+impl SharedLocks {
+    /// Waits until nobody holds `key` alone.
+    pub async fn share(&self, key: &str) -> OwnedRwLockReadGuard<()> {
+        self.of(key).read_owned().await
+    }
+
+    /// Waits until nobody holds `key` at all.
+    pub async fn alone(&self, key: &str) -> OwnedRwLockWriteGuard<()> {
+        self.of(key).write_owned().await
+    }
+
+    /// Waits until each lock was free once.
+    pub async fn idle(&self) {
+        let all: Vec<_> = {
+            let locks = self.locks.lock().unwrap_or_else(PoisonError::into_inner);
+            locks.values().map(Arc::clone).collect()
+        };
+        for lock in all {
+            drop(lock.write_owned().await);
         }
-        Arc::clone(locks.entry(key.to_owned()).or_default())
     }
 }
 

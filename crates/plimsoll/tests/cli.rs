@@ -404,6 +404,31 @@ fn what_does_not_fit_is_exit_3_and_told_why() {
     let answer: Value = serde_json::from_str(&said.out).unwrap();
     assert_eq!((said.code, &answer["allowed"]), (3, &json!(false)));
 
+    // A Compose file: the same, for all of its services together.
+    let file = desk.0.path("compose.yaml");
+    let command = format!("validate user ada -f {}", file.display());
+    let write = |text: &str| std::fs::write(&file, text).unwrap();
+    write("services: {web: {mem_limit: 512m, cpus: 0.5}, db: {mem_limit: 1g, cpus: 0.5}}\n");
+    let fits = desk.ok(&command);
+    assert!(fits.ends_with("it fits\n"), "{fits}");
+    assert_eq!(
+        row(&fits, "db")[1..],
+        ["1", "cpu 0.5, memory 1 GiB", "fits"]
+    );
+    write("services: {web: {mem_limit: 512m, scale: 3}, db: {mem_limit: 4g}}\n");
+    let refused = desk.exits(3, &command);
+    assert!(refused.contains("it does not fit\n"), "{refused}");
+    assert_eq!(row(&refused, "db")[3], "refused: memory");
+    assert_eq!(row(&refused, "web")[3], "fits");
+    write("services:\n  web: {mem_limit: [\n");
+    let said = desk.said(&command);
+    assert_eq!(said.code, 2);
+    assert!(
+        said.err.contains("compose.yaml") && said.err.contains("line 2"),
+        "{said:?}"
+    );
+    assert_eq!(desk.said("validate user ada -f /nowhere.yaml").code, 1);
+
     let reserve = |name: &str, gb: f64| {
         let body = json!({"user": "ada", "containerName": name,
                           "resourceRequest": {"cpuCores": 0.5, "memoryGB": gb}});

@@ -195,6 +195,125 @@ fn a_changed_service_is_made_anew_within_a_quota_for_one_that_runs() {
     assert_eq!(server.usage("ada")["reservedContainers"], 0);
 }
 
+const ONE: &str = r#"
+version: "2.4"
+services:
+  all:
+    image: plimsoll/example
+    command: sleep 1000
+    environment: {WORD: "first"}
+    restart: always
+    mem_limit: 256m
+    cpus: 0.5
+"#;
+
+/// Also with a restart policy, for which a container that was stopped stays charged.
+#[test]
+fn a_service_that_takes_the_whole_quota_is_made_anew_in_its_own_place() {
+    let server = server(28800);
+    let whole = json!({"maxMemoryGB": 0.25, "maxCpuCores": 0.5, "maxStorageGB": 1,
+                       "maxContainers": 1, "maxConcurrentContainers": 1});
+    let ada = server.tenant("ada", 65_400, whole);
+    let dir = tempfile::tempdir().unwrap();
+    let file = written(dir.path(), ONE);
+    let word = || ada.ok(&["exec", "course_all_1", "sh", "-c", "echo $WORD"]);
+    compose(&ada, &file, &["up", "-d", "-t", "0"]);
+    written(dir.path(), &ONE.replace("first", "second"));
+    compose(&ada, &file, &["up", "-d", "-t", "0"]);
+    assert_eq!(word(), "second");
+    // Smaller, and then as large as the quota again.
+    for memory in ["128m", "256m"] {
+        written(dir.path(), &ONE.replace("256m", memory));
+        compose(&ada, &file, &["up", "-d", "-t", "0"]);
+        assert_eq!(word(), "first");
+    }
+    let usage = server.usage("ada");
+    assert_eq!(usage["reservedContainers"], 1);
+    assert_eq!(usage["reservedMemoryGB"], 0.25);
+    assert_eq!(usage["reservedStorageGB"], 1.0);
+    // What nobody replaces is another one.
+    let refusal = ada.refused(&["create", "--memory", "8m", IMAGE, "true"]);
+    assert!(refusal.contains("containers"), "{refusal}");
+    compose(&ada, &file, &["down", "-v", "-t", "0"]);
+    assert_eq!(server.usage("ada")["reservedStorageGB"], 0.0);
+}
+
+/// Compose 2 makes the new container while the old one runs, and says which one that is.
+#[test]
+fn a_replacement_is_charged_above_the_old_one_and_runs_after_it() {
+    let server = server(28900);
+    let limits = json!({"maxMemoryGB": 0.25, "maxCpuCores": 0.5, "maxStorageGB": 1,
+                        "maxContainers": 1, "maxConcurrentContainers": 1});
+    let ada = server.tenant("ada", 65_410, limits.clone());
+    let ben = server.tenant("ben", 65_411, limits);
+    let create = |verb: &[&str], name: &str, service: &str, replace: &str, memory: &str| {
+        let service = format!("com.docker.compose.service={service}");
+        let replace = format!("com.docker.compose.replace={replace}");
+        let head = ["--name", name, "--memory", memory, "--cpus", "0.5"];
+        let labels = [
+            "--label",
+            "com.docker.compose.project=p",
+            "--label",
+            &service,
+            "--label",
+            &replace,
+        ];
+        [verb, &head, &labels, &[IMAGE, "sleep", "1000"]]
+            .concat()
+            .into_iter()
+            .map(str::to_owned)
+            .collect::<Vec<String>>()
+    };
+    let said = |tenant: &Tenant, args: Vec<String>| {
+        let args: Vec<&str> = args.iter().map(String::as_str).collect();
+        tenant.docker(&args)
+    };
+    let run = said(&ada, create(&["run", "-d"], "old", "web", "none", "256m"));
+    assert_eq!(run.code, 0, "{run:?}");
+    for (service, replace, memory, fits) in [
+        ("other", "old", "256m", false),
+        ("web", "absent", "256m", false),
+        ("web", "old", "300m", false),
+        ("web", "old", "256m", true),
+        // One takes the place of one, and nobody the new one's.
+        ("web", "old", "256m", false),
+        ("web", "new", "256m", false),
+    ] {
+        let made = said(&ada, create(&["create"], "new", service, replace, memory));
+        assert_eq!(
+            made.code == 0,
+            fits,
+            "{service} {replace} {memory}: {made:?}"
+        );
+    }
+    // Somebody else's is nobody's to replace.
+    let theirs = said(
+        &ben,
+        create(&["create"], "new", "web", &run.out.trim()[..12], "256m"),
+    );
+    assert_eq!(theirs.code, 0, "{theirs:?}");
+    assert_eq!(server.usage("ben")["reservedMemoryGB"], 0.25);
+
+    let usage = server.usage("ada");
+    assert_eq!(
+        (&usage["reservedContainers"], &usage["reservedMemoryGB"]),
+        (&json!(1), &json!(0.25))
+    );
+    let refusal = ada.refused(&["start", "new"]);
+    assert!(refusal.contains("quota exceeded"), "{refusal}");
+    ada.ok(&["stop", "-t", "0", "old"]);
+    ada.ok(&["start", "new"]);
+    let refusal = ada.refused(&["start", "old"]);
+    assert!(refusal.contains("quota exceeded"), "{refusal}");
+    ada.ok(&["rm", "old"]);
+    ada.ok(&["rename", "new", "old"]);
+    let usage = server.usage("ada");
+    assert_eq!(
+        (&usage["reservedContainers"], &usage["reservedMemoryGB"]),
+        (&json!(1), &json!(0.25))
+    );
+}
+
 #[test]
 fn what_does_not_fit_says_so_in_composes_own_output() {
     let server = server(28500);

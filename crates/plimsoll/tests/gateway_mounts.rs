@@ -339,3 +339,51 @@ fn who_has_no_account_on_the_host_mounts_nothing_of_it() {
     let refused = ada.refused(&["run", "--rm", "-v", "/tmp:/x", IMAGE, "true"]);
     assert!(refused.contains("no uid on this host"), "{refused}");
 }
+
+#[test]
+fn the_engine_copies_nothing_through_a_folder_of_the_host() {
+    let server = Server::start();
+    let account = Account::new(64_180);
+    let ada = account.tenant(&server, "ada");
+    let work = account.folder("work");
+    std::fs::write(work.join("own"), "own").unwrap();
+    account.own(&work.join("own"), 0o644);
+    symlink("/etc/shadow", work.join("link")).unwrap();
+    web(&ada, &["-v", &bind(&work, "/work")]);
+    let copies: [[&str; 3]; 3] = [
+        ["cp", "web:/work/own", "-"],
+        ["cp", "web:/etc/hostname", "-"],
+        ["cp", "/etc/hostname", "web:/work"],
+    ];
+    for args in copies {
+        let refusal = ada.refused(&args);
+        assert!(
+            refusal.contains("has folders of the host mounted"),
+            "{args:?}: {refusal}"
+        );
+    }
+    // What the refusal proposes works.
+    let packed = ada.ok(&["exec", "web", "tar", "-cf", "-", "-C", "/work", "own"]);
+    let command = ["exec", "-i", "web", "tar", "-xf", "-", "-C", "/tmp"];
+    assert_eq!(ada.with_input(&command, &packed).code, 0);
+    assert_eq!(ada.ok(&["exec", "web", "cat", "/tmp/own"]), "own");
+    // An export holds the container's own files, and of the host's none.
+    let exported = ada.command(&["export", "web"]).output().unwrap();
+    assert!(exported.status.success());
+    let mut listing = Command::new("tar")
+        .args(["-t"])
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = listing.stdin.take().unwrap();
+    let writer = std::thread::spawn(move || {
+        std::io::Write::write_all(&mut input, &exported.stdout).unwrap();
+    });
+    let listing = String::from_utf8(listing.wait_with_output().unwrap().stdout).unwrap();
+    writer.join().unwrap();
+    assert!(
+        listing.contains("tmp/own\n") && !listing.contains("work/own"),
+        "{listing}"
+    );
+}

@@ -614,3 +614,90 @@ fn what_is_removed_past_the_gateway_is_gone_and_made_anew() {
     asleep(&eve, "web", &["-p", "8080:80"]);
     assert_eq!(port_of(&eve, "web", "80"), 24_280);
 }
+
+#[test]
+fn several_networks_in_one_create_are_joined_or_nothing_is_made() {
+    let server = Server::start_with(&common::engine(), &["--set", "ports.first=25500"]);
+    let limits = json!({"maxMemoryGB": 1, "maxCpuCores": 1, "maxContainers": 4});
+    let ada = server.tenant("ada", 66_200, limits.clone());
+    let ben = server.tenant("ben", 66_201, limits);
+    for network in ["back", "front"] {
+        ada.ok(&["network", "create", network]);
+    }
+    ben.ok(&["network", "create", "bens"]);
+    let create = |name: &str, mode: &str, endpoints: Value| {
+        let body = json!({"Image": IMAGE, "Cmd": ["sleep", "1000"],
+                          "HostConfig": {"Memory": 33_554_432, "NetworkMode": mode},
+                          "NetworkingConfig": {"EndpointsConfig": endpoints}});
+        let body = body.to_string();
+        let request = format!(
+            "POST /v1.44/containers/create?name={name} HTTP/1.1\r\nHost: d\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        common::as_uid_raw(ada.uid, &server.path("docker.sock"), request.as_bytes())
+    };
+    let made = create(
+        "web",
+        "front",
+        json!({"front": {}, "back": {"Aliases": ["db"]}, "bridge": null}),
+    );
+    assert_eq!(made.0, 201, "{}", made.1);
+    ada.ok(&["start", "web"]);
+    let joined = "{{range $n, $_ := .NetworkSettings.Networks}}{{$n}} {{end}}";
+    assert_eq!(
+        ada.ok(&["inspect", "-f", joined, "web"]),
+        "back bridge front"
+    );
+    let ask = [
+        "run",
+        "--rm",
+        "--memory",
+        "32m",
+        "--network",
+        "back",
+        IMAGE,
+        "ping",
+        "-c1",
+        "db",
+    ];
+    ada.ok(&ask);
+
+    let address = |address: &str| json!({"IPAMConfig": {"IPv4Address": address}});
+    for (status, mode, endpoints) in [
+        (400, "front", json!({"front": {}, "bens": {}})),
+        (400, "front", json!({"front": {}, "absent": {}})),
+        (
+            400,
+            "front",
+            json!({"front": {}, "back": address("192.0.2.1")}),
+        ),
+        (400, "front", json!({"back": {}, "bridge": {}})),
+        (403, "front", json!({"front": {}, "host": {}})),
+        (
+            403,
+            "front",
+            json!({"front": {}, "back": {"DriverOpts": {"a": "b"}}}),
+        ),
+    ] {
+        let made = create("more", mode, endpoints.clone());
+        assert_eq!(made.0, status, "{endpoints}: {}", made.1);
+    }
+    let taken = "{{.NetworkSettings.Networks.back.IPAddress}}";
+    let taken = ada.ok(&["inspect", "-f", taken, "web"]);
+    let id = ada.ok(&["network", "inspect", "-f", "{{.Id}}", "back"]);
+    let twice = create("more", "back", json!({"back": {}, &id: {}}));
+    assert_eq!(twice.0, 400, "{}", twice.1);
+    let made = create(
+        "more",
+        "front",
+        json!({"front": {}, "back": address(&taken)}),
+    );
+    // The engine looks at an address when the container starts.
+    assert_eq!(made.0, 201, "{}", made.1);
+    let refusal = ada.refused(&["start", "more"]);
+    assert!(refusal.contains("in use"), "{refusal}");
+    ada.ok(&["rm", "more"]);
+    assert_eq!(ada.ok(&["ps", "-a", "--format", "{{.Names}}"]), "web");
+    assert_eq!(server.usage("ada")["reservedContainers"], 1);
+}

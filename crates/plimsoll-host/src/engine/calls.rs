@@ -12,9 +12,13 @@ use serde::de::DeserializeOwned;
 use serde_json::json;
 
 use super::{
-    ContainerInspect, ContainerSummary, Engine, EngineBody, EngineError, EngineInfo, EventStream,
-    ImageInspect, ResourceUpdate, UpdateReply, VolumeList, VolumeSummary, empty, full,
+    ContainerInspect, ContainerSummary, DiskUsage, Engine, EngineBody, EngineError, EngineInfo,
+    EventStream, ImageInspect, ResourceUpdate, UpdateReply, VolumeList, VolumeSummary, VolumeUsage,
+    empty, full,
 };
+
+/// How long the engine may take to walk its volumes.
+const WALK_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The largest answer kept in memory: a list of some ten thousand containers.
 const ANSWER_MAX: usize = 64 << 20;
@@ -316,6 +320,20 @@ impl Engine {
             self.ask("a volume", &format!("/volumes/{}", container(name)?))
                 .await,
         )
+    }
+
+    /// What each volume takes. The engine walks them all, and more, one such walk at a time.
+    ///
+    /// # Errors
+    /// [`EngineError`]
+    pub async fn volume_usage(&self) -> Result<Vec<VolumeUsage>, EngineError> {
+        let used: DiskUsage = bounded(WALK_TIMEOUT, "its disk usage", async {
+            let path = "/system/df";
+            let response = self.send(Method::GET, path, &[], empty(), None).await?;
+            read_json("its disk usage", response).await
+        })
+        .await?;
+        Ok(used.volumes)
     }
 
     /// Removes a volume; one that is gone already counts as removed.

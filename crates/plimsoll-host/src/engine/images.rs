@@ -1,5 +1,7 @@
 //! What Plimsoll itself asks about images.
 
+use std::collections::BTreeMap;
+
 use http::Method;
 use serde::Deserialize;
 
@@ -21,6 +23,9 @@ pub struct ImageSummary {
     pub repo_digests: Vec<String>,
     /// When it was made, seconds since 1970.
     pub created: i64,
+    /// Labels.
+    #[serde(deserialize_with = "null_default")]
+    pub labels: BTreeMap<String, String>,
 }
 
 /// One step of an image's making.

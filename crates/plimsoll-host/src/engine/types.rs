@@ -307,6 +307,34 @@ pub(super) struct VolumeList {
     pub(super) volumes: Option<Vec<VolumeSummary>>,
 }
 
+/// What a volume takes.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct VolumeUsage {
+    /// The volume's name.
+    pub name: String,
+    /// Bytes and users.
+    #[serde(deserialize_with = "null_default")]
+    pub usage_data: UsageData,
+}
+
+/// See [`VolumeUsage`].
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct UsageData {
+    /// Bytes; -1 when the engine does not know.
+    pub size: i64,
+    /// Containers that have it.
+    pub ref_count: i64,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct DiskUsage {
+    #[serde(default, deserialize_with = "null_default")]
+    pub(super) volumes: Vec<VolumeUsage>,
+}
+
 /// A container in a list.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]

@@ -16,6 +16,7 @@ pub mod exec;
 pub mod image_reference;
 pub mod json;
 pub mod limits;
+pub mod moment;
 pub mod network;
 pub mod path;
 pub mod query;

@@ -16,7 +16,7 @@ const PARAMETERS_MAX: usize = 64;
 const FILTER_VALUES_MAX: usize = 256;
 
 /// Parameters that clients may give several times.
-const REPEATED: [&str; 5] = ["changes", "dockerfile", "extrahosts", "names", "t"];
+const REPEATED: [&str; 6] = ["changes", "dockerfile", "extrahosts", "names", "t", "type"];
 
 /// A query string being taken apart.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]

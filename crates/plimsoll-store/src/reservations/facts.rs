@@ -5,7 +5,7 @@ use plimsoll_core::entity::ReservationId;
 use plimsoll_core::reservation::State;
 use rusqlite::params;
 
-use super::{conflict, find, follow, insert, record};
+use super::{conflict, find, follow, insert, lessened, record, share};
 use crate::Store;
 use crate::books::Books;
 use crate::error::{Result, StoreError};
@@ -98,6 +98,26 @@ impl Store {
                 "changed behind Plimsoll's back",
                 now_ms,
             )
+        });
+        self.charge(step).await
+    }
+
+    /// Fact: a container stands beside the one whose place it takes. What both need is charged for
+    /// both: what running takes, or all of it.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub async fn beside(&self, id: ReservationId, all: bool, now_ms: i64) -> Result<Reservation> {
+        let step = self.step(id, move |books, r| {
+            let left = |amounts: Amounts| match all {
+                true => Amounts::ZERO,
+                false => amounts.without_runtime(),
+            };
+            let alone = share(books, &r, lessened(r.shared, left))?;
+            if alone != r {
+                follow(books, &alone, "beside the one it replaces", now_ms)?;
+            }
+            Ok(alone)
         });
         self.charge(step).await
     }

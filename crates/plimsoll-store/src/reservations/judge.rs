@@ -19,11 +19,10 @@ pub(super) struct Judged {
     pub(super) verdict: Verdict,
 }
 
-/// Judges a claim that charges `before` already. Who is suspended or left the team makes no new
+/// Judges a claim that charges `before` already, and `exists` if that is its own. Who is suspended or left the team makes no new
 /// claims, but what grows nowhere always passes.
-fn judge(books: &mut Books<'_>, claim: &Claim, before: &Amounts) -> Result<Judged> {
+fn judge(books: &mut Books<'_>, claim: &Claim, before: &Amounts, exists: bool) -> Result<Judged> {
     let user = books.user(claim.user)?;
-    let exists = !before.is_zero();
     if exists && before.checked_sub(&claim.amounts).is_some() {
         let team = match claim.team {
             TeamChoice::Team(team) => Some(books.team(team)?),
@@ -99,7 +98,7 @@ fn advise(
         .filter(|r| Some(r.id) != itself)
         .map(|r| Holding {
             name: r.container_name.unwrap_or_default(),
-            claim: r.claim,
+            claim: r.shared.map_or(r.claim, |s| r.claim.beyond(&s.amounts)),
             state: r.state,
         })
         .collect();
@@ -144,7 +143,8 @@ pub(super) fn decide(
     reservation: ReservationId,
     deed: Deed,
 ) -> Result<(Judged, Decision)> {
-    let judged = judge(books, claim, before)?;
+    let exists = action != "create" && !before.is_zero();
+    let judged = judge(books, claim, before, exists)?;
     let (steps, message) = advise(books, &judged, claim, before, Some(reservation))?;
     let allowed = judged.verdict.allowed();
     let decision = Decision {
@@ -175,7 +175,7 @@ impl Store {
     /// `NotFound` or `Forbidden` for a claim nobody could make.
     pub fn evaluate(&self, claim: &Claim) -> Result<Evaluation> {
         self.read(|books| {
-            let judged = judge(books, claim, &Amounts::ZERO)?;
+            let judged = judge(books, claim, &Amounts::ZERO, false)?;
             let (remedies, message) = advise(books, &judged, claim, &Amounts::ZERO, None)?;
             Ok(Evaluation {
                 path: judged.path,

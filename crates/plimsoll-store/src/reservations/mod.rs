@@ -16,11 +16,11 @@ use plimsoll_core::admit::LevelKind;
 use plimsoll_core::dimension::Amounts;
 use plimsoll_core::entity::{DecisionId, ReservationId};
 use plimsoll_core::reservation::State;
-use rusqlite::params;
+use rusqlite::{OptionalExtension, params};
 
 use crate::books::Books;
 use crate::error::{Result, StoreError};
-use crate::records::{NewReservation, ObjectKind, Reservation, Team};
+use crate::records::{NewReservation, ObjectKind, Reservation, Shared, Team, charge};
 use crate::{quotas, rows, violations};
 
 /// How a step on an existing reservation is known.
@@ -122,13 +122,69 @@ fn change(
             r.id
         )));
     }
-    let (before, after) = (r.state.charge(&r.claim), state.charge(claim));
+    // What has ended shares nothing any more, and may be admitted again by itself.
+    let shared = r.shared.filter(|_| !state.is_final());
+    if shared != r.shared {
+        set_shared(books, r.id, shared)?;
+    }
+    let (before, after) = (r.charge(), charge(state, claim, shared.as_ref()));
     books.charge(r.user, r.team, &r.host, &before, &after)?;
+    // What this one charges no longer, the one in its place does.
+    if let Some(other) = sharer(books, r.id)? {
+        let left = lessened(other.shared, |amounts| amounts.within(&after));
+        share(books, &other, left)?;
+    }
     Ok(Reservation {
         state,
         claim: *claim,
         changed_ms: now_ms,
         started_ms: started.or(r.started_ms),
+        shared,
+        ..r.clone()
+    })
+}
+
+/// The live reservation that takes the place of this one.
+pub(crate) fn sharer(books: &Books<'_>, id: ReservationId) -> Result<Option<Reservation>> {
+    static SQL: LazyLock<String> =
+        LazyLock::new(|| format!("{} WHERE r.replaces = ?1", rows::RESERVATION));
+    let mut statement = books.connection.prepare_cached(&SQL)?;
+    Ok(statement
+        .query_row([id.to_string()], rows::reservation)
+        .optional()?)
+}
+
+/// A smaller share; none where nothing is left of it.
+fn lessened(shared: Option<Shared>, less: impl Fn(Amounts) -> Amounts) -> Option<Shared> {
+    let shared = shared.map(|shared| Shared {
+        amounts: less(shared.amounts),
+        ..shared
+    });
+    shared.filter(|shared| !shared.amounts.is_zero())
+}
+
+fn set_shared(books: &Books<'_>, id: ReservationId, shared: Option<Shared>) -> Result<()> {
+    books
+        .connection
+        .prepare_cached("UPDATE reservation SET replaces = ?2, shared = ?3 WHERE id = ?1")?
+        .execute(params![
+            id.to_string(),
+            shared.map(|s| s.with.to_string()),
+            shared.map(|s| rows::json(&s.amounts))
+        ])?;
+    Ok(())
+}
+
+/// Changes what a reservation shares, and every balance with it.
+fn share(books: &mut Books<'_>, r: &Reservation, shared: Option<Shared>) -> Result<Reservation> {
+    if shared == r.shared {
+        return Ok(r.clone());
+    }
+    set_shared(books, r.id, shared)?;
+    let after = charge(r.state, &r.claim, shared.as_ref());
+    books.charge(r.user, r.team, &r.host, &r.charge(), &after)?;
+    Ok(Reservation {
+        shared,
         ..r.clone()
     })
 }
@@ -142,9 +198,9 @@ fn record(
     cause: &str,
     now_ms: i64,
 ) -> Result<Reservation> {
-    let (before, after) = (r.state.charge(&r.claim), state.charge(claim));
+    let before = r.charge();
     let changed = change(books, r, state, claim, now_ms)?;
-    let grows = before.checked_sub(&after).is_none();
+    let grows = before.checked_sub(&changed.charge()).is_none();
     if grows || violations::any_open(books)? {
         follow(books, r, cause, now_ms)?;
     }

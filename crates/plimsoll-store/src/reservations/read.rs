@@ -3,7 +3,7 @@
 use plimsoll_core::entity::{ReservationId, UserId};
 use rusqlite::{OptionalExtension, params_from_iter};
 
-use super::find;
+use super::{find, sharer};
 use crate::error::Result;
 use crate::records::{ObjectKind, Reservation, ReservationFilter};
 use crate::{Store, rows};
@@ -15,6 +15,14 @@ impl Store {
     /// `NotFound`.
     pub fn reservation(&self, id: ReservationId) -> Result<Reservation> {
         self.read(|books| find(books, id))
+    }
+
+    /// The live reservation that takes this one's place.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub fn replacement_of(&self, id: ReservationId) -> Result<Option<Reservation>> {
+        self.read(|books| sharer(books, id))
     }
 
     /// The live reservation of a volume or image, by the engine's name for it.

@@ -10,11 +10,15 @@ use plimsoll_core::units::AMOUNT_MAX;
 use rusqlite::{OptionalExtension, params};
 
 use super::judge::decide;
-use super::{Deed, change, conflict, find, follow, insert, record};
+use super::{
+    Deed, change, conflict, find, follow, insert, lessened, record, set_shared, share, sharer,
+};
 use crate::books::Books;
 use crate::decisions::find as decision;
 use crate::error::{Result, StoreError};
-use crate::records::{Admission, Claim, Decision, NewReservation, Reservation, TeamChoice};
+use crate::records::{
+    Admission, Claim, Decision, NewReservation, Reservation, Shared, TeamChoice, charge,
+};
 use crate::{ADMISSION_DEADLINE, Store, violations};
 
 impl Store {
@@ -97,7 +101,7 @@ impl Store {
             }
             // One that was adopted was never decided on: it is now, as what it charges already.
             let admitted = if r.state == State::Void || r.decision.is_none() {
-                let before = r.state.charge(&r.claim);
+                let before = r.charge();
                 let after = match r.state {
                     State::Void => r.claim,
                     _ => before,
@@ -168,7 +172,8 @@ impl Store {
                     });
                 }
             }
-            let (before, claim) = (r.state.charge(&r.claim), claim_of(&r, r.claim));
+            let after = charge(State::Active, &r.claim, r.shared.as_ref());
+            let (before, claim) = (r.charge(), claim_of(&r, after));
             let (judged, decision) = decide(books, "start", &claim, &before, id, deed)?;
             if !judged.verdict.allowed() {
                 return Ok(Admission {
@@ -182,6 +187,38 @@ impl Store {
             Ok(Admission {
                 decision,
                 reservation: Some(started),
+                replayed: false,
+            })
+        });
+        self.decide(deed.decision, step).await
+    }
+
+    /// Asks that a container which took another one's place be charged for itself what running takes:
+    /// both are about to run.
+    ///
+    /// # Errors
+    /// `NotFound`, `Conflict` for one that has ended.
+    pub async fn run_beside(&self, id: ReservationId, deed: Deed) -> Result<Admission> {
+        let step = self.step(id, move |books, r| {
+            if r.state.is_final() {
+                return Err(StoreError::Conflict(format!("reservation {id} has ended")));
+            }
+            let shared = lessened(r.shared, Amounts::without_runtime);
+            let (before, after) = (r.charge(), charge(r.state, &r.claim, shared.as_ref()));
+            let claim = claim_of(&r, after);
+            let (judged, decision) = decide(books, "start", &claim, &before, id, deed)?;
+            if !judged.verdict.allowed() {
+                return Ok(Admission {
+                    decision,
+                    reservation: None,
+                    replayed: false,
+                });
+            }
+            let alone = share(books, &r, shared)?;
+            watch(books, &alone, &decision, deed.now_ms)?;
+            Ok(Admission {
+                decision,
+                reservation: Some(alone),
                 replayed: false,
             })
         });
@@ -202,8 +239,8 @@ impl Store {
             if r.state.is_final() {
                 return Err(StoreError::Conflict(format!("reservation {id} has ended")));
             }
-            let before = r.state.charge(&r.claim);
-            let claim = claim_of(&r, r.state.charge(&amounts));
+            let before = r.charge();
+            let claim = claim_of(&r, r.charge_of(&amounts));
             let (judged, decision) = decide(books, "update", &claim, &before, id, deed)?;
             if !judged.verdict.allowed() {
                 return Ok(Admission {
@@ -265,7 +302,9 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
         decision: new.decision,
         now_ms: new.now_ms,
     };
-    let (judged, decision) = decide(books, "create", &new.claim, &Amounts::ZERO, new.id, deed)?;
+    let shared = shareable(books, new)?;
+    let before = shared.map_or(Amounts::ZERO, |shared| shared.amounts);
+    let (judged, decision) = decide(books, "create", &new.claim, &before, new.id, deed)?;
     if !judged.verdict.allowed() {
         return Ok(Admission {
             decision,
@@ -281,13 +320,14 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
         Some(decision.id),
         None,
     )?;
+    set_shared(books, new.id, shared)?;
     let team = judged.team.as_ref().map(|t| t.id);
     books.charge(
         judged.user.id,
         team,
         &new.claim.host,
         &Amounts::ZERO,
-        &new.claim.amounts,
+        &charge(State::Pending, &new.claim.amounts, shared.as_ref()),
     )?;
     let reservation = Reservation {
         id: new.id,
@@ -312,6 +352,7 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
         started_ms: None,
         goes_with: new.goes_with,
         host_mounts: new.host_mounts.clone(),
+        shared,
     };
     watch(books, &reservation, &decision, new.now_ms)?;
     Ok(Admission {
@@ -319,6 +360,25 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
         reservation: Some(reservation),
         replayed: false,
     })
+}
+
+/// What the container that this one replaces charges for it, too. It must be charged at the same place,
+/// stand alone itself and be replaced by nothing else, or many would be charged as one.
+fn shareable(books: &mut Books<'_>, new: &NewReservation) -> Result<Option<Shared>> {
+    let Some(old) = new.replaces else {
+        return Ok(None);
+    };
+    let old = find(books, old)?;
+    let user = books.user(new.claim.user)?;
+    let team = books.team_of(&user, new.claim.team)?.map(|t| t.id);
+    let place = (new.kind, &new.claim.host, new.claim.user, team);
+    let alone = old.shared.is_none() && sharer(books, old.id)?.is_none();
+    if place != (old.kind, &old.host, old.user, old.team) || !alone {
+        return Ok(None);
+    }
+    let amounts = old.charge().within(&new.claim.amounts);
+    let with = old.id;
+    Ok((!amounts.is_zero()).then_some(Shared { with, amounts }))
 }
 
 /// A level that only watches lets a claim past its limit, and says so.

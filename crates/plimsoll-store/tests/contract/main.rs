@@ -8,6 +8,7 @@ mod files;
 mod images;
 mod people;
 mod quotas;
+mod replacements;
 mod reservations;
 mod retention;
 mod shares;

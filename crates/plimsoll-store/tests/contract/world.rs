@@ -194,6 +194,7 @@ impl World {
             kind: plimsoll_store::ObjectKind::Container,
             goes_with: None,
             host_mounts: Vec::new(),
+            replaces: None,
             decision: DecisionId(self.id()),
             claim,
             origin: Origin::Gateway,

@@ -375,6 +375,7 @@ impl Request {
             kind: plimsoll_store::ObjectKind::Container,
             goes_with: None,
             host_mounts: Vec::new(),
+            replaces: None,
             decision: deed.decision,
             claim: Claim {
                 user: UserId(self.user),

@@ -499,6 +499,7 @@ mod tests {
             kind: plimsoll_store::ObjectKind::Container,
             goes_with: None,
             host_mounts: Vec::new(),
+            replaces: None,
             decision: plimsoll_core::entity::DecisionId(new_id()),
             claim,
             origin: plimsoll_store::Origin::Adopted,

@@ -24,6 +24,7 @@ mod redistribute;
 mod requests;
 mod reservations;
 mod routes;
+mod services;
 mod strict;
 mod system;
 mod teams;

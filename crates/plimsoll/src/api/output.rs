@@ -206,7 +206,7 @@ pub(super) fn reservation(r: &Reservation) -> Value {
         "teamId": r.team, "project": r.project, "state": r.state, "origin": r.origin.name(),
         "decision": r.decision, "containerId": r.container, "containerName": r.container_name,
         "image": r.image, "claim": amounts("", &r.claim),
-        "charged": amounts("", &r.state.charge(&r.claim)), "expiresAt": opt_time(r.expires_ms),
+        "charged": amounts("", &r.charge()), "expiresAt": opt_time(r.expires_ms),
         "createdAt": time(r.created_ms), "changedAt": time(r.changed_ms),
         "startedAt": opt_time(r.started_ms),
         "clampedFromCpuCores": r.clamp.map(|c| Dimension::Cpu.to_human(c.from.0)),

@@ -114,6 +114,7 @@ pub(super) async fn reserve(
         kind: plimsoll_store::ObjectKind::Container,
         goes_with: None,
         host_mounts: Vec::new(),
+        replaces: None,
         decision: DecisionId(new_id()),
         claim,
         origin: Origin::Api,

@@ -1,14 +1,16 @@
 //! `POST /api/quotas/validate`: would this fit? The same decision that create would get.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::IntoResponse;
+use plimsoll_core::admit::Path;
 use plimsoll_core::dimension::{Amounts, Dimension};
-use plimsoll_core::entity::Name;
+use plimsoll_core::entity::{Name, TeamId, UserId};
 use plimsoll_core::quota::ContainerDefaults;
-use plimsoll_store::{Claim, TeamChoice};
+use plimsoll_store::{Claim, Evaluation, TeamChoice};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -16,6 +18,7 @@ use super::auth::Caller;
 use super::input::Body;
 use super::output::{self, Amounted, Limited, UsageBody};
 use super::problem::{Answer, Problem};
+use super::services::{self, Service};
 use crate::meter::Whose;
 use crate::state::App;
 
@@ -26,7 +29,10 @@ pub(super) struct Ask {
     entity_id: String,
     team: Option<String>,
     project: Option<Name>,
-    resource_request: ResourceRequest,
+    resource_request: Option<ResourceRequest>,
+    services: Option<BTreeMap<String, Service>>,
+    #[serde(default)]
+    volumes: BTreeSet<String>,
 }
 
 /// Whose room is asked about.
@@ -121,33 +127,102 @@ pub(super) fn team_choice(
     }
 }
 
+/// Who would make a claim, and where.
+pub(super) struct Asker<'a> {
+    pub(super) app: &'a App,
+    who: Who,
+    team: TeamChoice,
+    project: Option<String>,
+}
+
+enum Who {
+    User(UserId),
+    Team(TeamId),
+}
+
+impl<'a> Asker<'a> {
+    async fn of(app: &'a App, caller: &Caller, ask: &Ask) -> Result<Self, Problem> {
+        let (who, team) = match ask.entity_type {
+            EntityType::User => {
+                let user = caller.user(app, &ask.entity_id).await?;
+                let team = team_choice(app, caller, ask.team.as_deref())?;
+                (Who::User(user.id), team)
+            }
+            EntityType::Team => {
+                let team = caller.team(app, &ask.entity_id)?;
+                (Who::Team(team.id), TeamChoice::Team(team.id))
+            }
+        };
+        let project = ask.project.as_ref().map(ToString::to_string);
+        Ok(Self {
+            app,
+            who,
+            team,
+            project,
+        })
+    }
+
+    fn whose(&self) -> Whose {
+        match self.who {
+            Who::User(user) => Whose::User(user),
+            Who::Team(team) => Whose::Team(team),
+        }
+    }
+
+    /// The user, and the limits that their containers live under.
+    pub(super) fn user(&self) -> Result<(UserId, Path), Problem> {
+        let Who::User(user) = self.who else {
+            let why = "must be user: services are made by somebody";
+            return Err(Problem::field("entityType", why));
+        };
+        let path = self.app.store.path(user, self.team, &self.app.lease.host)?;
+        Ok((user, path))
+    }
+
+    /// Would this fit? Nothing is charged.
+    pub(super) fn evaluate(&self, amounts: Amounts) -> Result<Evaluation, Problem> {
+        let (store, host) = (&self.app.store, &self.app.lease.host);
+        Ok(match self.who {
+            Who::Team(team) => store.evaluate_team(team, host, &amounts)?,
+            Who::User(user) => store.evaluate(&Claim {
+                user,
+                team: self.team,
+                project: self.project.clone(),
+                host: host.clone(),
+                amounts,
+            })?,
+        })
+    }
+}
+
 pub(super) async fn validate(
     State(app): State<Arc<App>>,
     caller: Caller,
     Body(ask): Body<Ask>,
 ) -> Answer {
-    let amounts = ask.resource_request.amounts()?;
-    let (evaluation, whose) = match ask.entity_type {
-        EntityType::User => {
-            let user = caller.user(&app, &ask.entity_id).await?;
-            let claim = Claim {
-                user: user.id,
-                team: team_choice(&app, &caller, ask.team.as_deref())?,
-                project: ask.project.map(|name| name.to_string()),
-                host: app.lease.host.clone(),
-                amounts,
-            };
-            (app.store.evaluate(&claim)?, Whose::User(user.id))
+    let asker = Asker::of(&app, &caller, &ask).await?;
+    let whose = asker.whose();
+    let (amounts, services) = match (&ask.resource_request, &ask.services) {
+        (Some(request), None) if ask.volumes.is_empty() => (request.amounts()?, None),
+        (None, Some(services)) => {
+            let (sum, verdicts) = services::judged(&asker, services, &ask.volumes)?;
+            (sum, Some(verdicts))
         }
-        EntityType::Team => {
-            let team = caller.team(&app, &ask.entity_id)?;
-            (
-                app.store
-                    .evaluate_team(team.id, &app.lease.host, &amounts)?,
-                Whose::Team(team.id),
-            )
+        (None, None) => {
+            return Err(Problem::field(
+                "resourceRequest",
+                "is missing, and so are services",
+            ));
         }
+        (Some(_), Some(_)) => {
+            return Err(Problem::field(
+                "resourceRequest",
+                "is given together with services",
+            ));
+        }
+        (Some(_), None) => return Err(Problem::field("volumes", "are given without services")),
     };
+    let evaluation = asker.evaluate(amounts)?;
     let (limits, reserved) = match &evaluation.path.owner {
         plimsoll_core::Owner::User(user) => (user.limits, user.reserved),
         plimsoll_core::Owner::Team(place) => match whose {
@@ -157,14 +232,19 @@ pub(super) async fn validate(
     };
     let projected = reserved.checked_add(&amounts).unwrap_or(reserved);
     let verdict = &evaluation.verdict;
+    let each = services
+        .iter()
+        .flatten()
+        .all(|service| service["allowed"] == true);
     let answer = Validation {
-        allowed: verdict.allowed(),
+        allowed: verdict.allowed() && each,
         violations: verdict.violations.iter().map(output::violation).collect(),
         current_usage: UsageBody::new(&app.meter.usage(whose), &reserved),
         quota: Limited(&limits),
         projected_usage: Amounted(&output::PLAIN, &projected),
         remedies: evaluation.remedies.iter().map(output::remedy).collect(),
         message: evaluation.message.as_deref(),
+        services,
     };
     Ok(Json(&answer).into_response())
 }
@@ -180,4 +260,6 @@ struct Validation<'a> {
     projected_usage: Amounted<'a>,
     remedies: Vec<Value>,
     message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    services: Option<Vec<Value>>,
 }

@@ -805,6 +805,10 @@ pub(super) struct ValidateFlags {
     /// The project it would count under.
     #[arg(long)]
     pub(super) project: Option<String>,
+    /// A Compose file instead: would all of its services fit together?
+    #[arg(long, short, value_name = "COMPOSE_FILE",
+          conflicts_with_all = ["cpus", "memory", "storage", "temp_storage", "gpus", "pids", "containers"])]
+    pub(super) file: Option<PathBuf>,
     /// What is asked for.
     #[command(flatten)]
     pub(super) request: RequestFlags,

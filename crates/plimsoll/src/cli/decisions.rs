@@ -1,6 +1,9 @@
 //! `plimsoll decisions`, `why`, `explain`, `validate` and `violations`: what was decided, and why.
 
 use std::fmt::Write as _;
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
 
 use http::Method;
 use plimsoll_core::Dimension;
@@ -10,6 +13,7 @@ use super::amounts::{ago, charged, items, label, text};
 use super::answer::Answer;
 use super::args::{DecisionsFlags, ValidateFlags};
 use super::client::{Client, path, query};
+use super::compose;
 use super::error::{CliError, Exit};
 use super::table::{Align, Table, cut};
 use super::text::{printable, printable_lines};
@@ -181,8 +185,11 @@ pub(super) async fn validate(client: &Client, flags: &ValidateFlags) -> Result<A
     let mut body = Map::from_iter([
         ("entityType".to_owned(), json!(kind)),
         ("entityId".to_owned(), json!(name)),
-        ("resourceRequest".to_owned(), flags.request.body()),
     ]);
+    match &flags.file {
+        Some(file) => body.extend(services(file)?),
+        None => drop(body.insert("resourceRequest".to_owned(), flags.request.body())),
+    }
     put(&mut body, "team", flags.team.as_deref());
     put(&mut body, "project", flags.project.as_deref());
     let to = path(&["quotas", "validate"]);
@@ -195,12 +202,78 @@ pub(super) async fn validate(client: &Client, flags: &ValidateFlags) -> Result<A
     } else {
         "it does not fit\n"
     };
-    let page = format!("{verdict}{}", reasons(&answer));
+    let page = format!("{}{verdict}{}", verdicts(&answer), reasons(&answer));
     let mut answer = Answer::new(answer, page);
     if !allowed {
         answer.exit = Exit::Refused;
     }
     Ok(answer)
+}
+
+/// What a Compose file asks for.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a Compose file has its variables from whoever reads it"
+)]
+fn services(file: &Path) -> Result<Map<String, Value>, CliError> {
+    let shown = file.display();
+    let io = |source| CliError::Io {
+        verb: "read",
+        path: shown.to_string(),
+        source,
+    };
+    let mut text = String::new();
+    let opened = File::open(file).map_err(io)?;
+    opened
+        .take(compose::FILE_MAX + 1)
+        .read_to_string(&mut text)
+        .map_err(io)?;
+    if text.len() as u64 > compose::FILE_MAX {
+        let most = compose::FILE_MAX >> 20;
+        return Err(CliError::Usage(format!(
+            "{shown}: is larger than {most} MiB"
+        )));
+    }
+    let folder = std::path::absolute(file).map_err(io)?;
+    let folder = folder.parent().and_then(Path::file_name);
+    let folder = folder.unwrap_or_default().to_string_lossy();
+    let env = |name: &str| std::env::var(name).ok();
+    compose::read(&text, &folder, &env)
+        .map_err(|why| CliError::Usage(printable_lines(&format!("{shown}: {why}"))))
+}
+
+/// One line for each service that was asked about.
+fn verdicts(answer: &Value) -> String {
+    let Some(services) = answer["services"].as_array() else {
+        return String::new();
+    };
+    let mut table = Table::new(&[
+        ("SERVICE", Align::Left),
+        ("REPLICAS", Align::Right),
+        ("ASKS FOR", Align::Left),
+        ("BY ITSELF", Align::Left),
+    ]);
+    for service in services {
+        let asks: Vec<String> = [Dimension::Cpu, Dimension::Memory, Dimension::Gpus]
+            .into_iter()
+            .filter_map(|d| Some((d, charged(&service["request"], "", d).filter(|n| *n > 0)?)))
+            .map(|(d, n)| format!("{} {}", label(d), d.show(n)))
+            .collect();
+        table.row([
+            text(service, "name"),
+            text(service, "replicas"),
+            asks.join(", "),
+            match (
+                service["allowed"] == true,
+                service["violations"][0].is_null(),
+            ) {
+                (true, _) => "fits".to_owned(),
+                (false, true) => text(service, "message"),
+                (false, false) => outcome_of(service),
+            },
+        ]);
+    }
+    format!("{}\n", table.render())
 }
 
 pub(super) async fn violations(client: &Client, now_ms: i64) -> Result<Answer, CliError> {

@@ -13,6 +13,7 @@ mod ca;
 mod caps;
 mod certs;
 mod client;
+mod compose;
 mod containers;
 mod decisions;
 mod doctor;

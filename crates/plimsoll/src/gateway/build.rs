@@ -184,6 +184,7 @@ impl Charge {
             image: Some("docker build".to_owned()),
             goes_with: None,
             host_mounts: Vec::new(),
+            replaces: None,
             expires_ms: now_ms + app.gateway_ttl_ms(),
             now_ms,
         };
@@ -357,7 +358,7 @@ async fn upload_context(
         .engine
         .send(Method::POST, &format!("/build{query}"), &tar, body, None)
         .await;
-    pipe::uploaded(sent, work).await
+    pipe::uploaded(sent, work, pipe::TO_FIT).await
 }
 
 /// A build that the engine is at.

@@ -28,7 +28,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::answer::{self, Body};
 use super::refused::Refused;
 use super::route::Call;
-use super::{images, lifecycle, names, networks, volumes};
+use super::{images, lifecycle, names, networks, replace, volumes};
 use crate::caps;
 use crate::clock::new_id;
 use crate::engine_facts::engine_facts;
@@ -77,8 +77,9 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         os_user: os_user.as_ref(),
     };
     let mut judged = judged(&app, &user, &path, &asks, id).await?;
-    networks::place(&app, &user, &name, &mut judged).await?;
+    let joins = networks::place(&app, &user, &name, &mut judged).await?;
     let ports = networks::publish(&app, &user, &mut judged).await?;
+    let replaces = replace::replaced(&app, &user, &request.labels, &name).await?;
 
     // The very team whose cgroup the body names, whatever the default becomes meanwhile.
     let team = match &path.owner {
@@ -101,6 +102,8 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         user,
         _ports: ports,
         os_user,
+        replaces,
+        joins,
     };
     // The client may go away at any moment; what was begun is finished all the same.
     let finished = tokio::spawn(finish(app, intent)).await;
@@ -118,6 +121,10 @@ struct Intent {
     /// Held until the engine has the container: see [`networks::publish`].
     _ports: Option<OwnedMutexGuard<()>>,
     os_user: Option<OsUser>,
+    /// The container whose place it takes.
+    replaces: Option<ReservationId>,
+    /// What it joins beside its first network.
+    joins: Vec<networks::Joined>,
 }
 
 impl Intent {
@@ -170,24 +177,11 @@ async fn finish(app: Arc<App>, intent: Intent) -> Result<Response<Body>, Refused
     let Some(container) = created["Id"].as_str() else {
         return Err(Refused::EngineNonsense);
     };
-    let deed = app.deed();
-    let committed = app
-        .store
-        .commit(intent.id, container.to_owned(), deed)
-        .await;
-    let committed = match committed {
-        // Voided meanwhile, and no longer fitting.
-        Ok(admission) if admission.reservation.is_none() => {
-            Err(Refused::Quota(Box::new(admission.decision)))
-        }
-        Ok(_) => Ok(()),
-        Err(error) => Err(error.into()),
-    };
-    if let Err(refused) = committed {
+    if let Err(refused) = settled(&app, &intent, container).await {
         if removed(&app, container).await {
             give_up(&app, &intent, ensured).await;
         }
-        return Err(refused);
+        return Err(refused.renamed(&engine_name, &intent.name));
     }
     let mut warnings = intent.judged.warnings;
     warnings.extend(watched);
@@ -221,6 +215,23 @@ async fn give_up(app: &App, intent: &Intent, ensured: volumes::Ensured) {
     }
     ensured.undo(app).await;
     clear_folders(app, intent).await;
+}
+
+/// What is left to do once the engine has the container: it joins the networks beside the first, and is
+/// charged.
+async fn settled(app: &App, intent: &Intent, container: &str) -> Result<(), Refused> {
+    for joined in &intent.joins {
+        joined.connect(app, container).await?;
+    }
+    let committed = app
+        .store
+        .commit(intent.id, container.to_owned(), app.deed())
+        .await?;
+    match committed.reservation {
+        Some(_) => Ok(()),
+        // Voided meanwhile, and no longer fitting.
+        None => Err(Refused::Quota(Box::new(committed.decision))),
+    }
 }
 
 /// Makes the volumes and mounts the folders that the container needs.
@@ -324,6 +335,7 @@ async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError
         kind: ObjectKind::Container,
         goes_with: None,
         host_mounts: intent.host_mounts(),
+        replaces: intent.replaces,
         decision: DecisionId(new_id()),
         claim: intent.claim.clone(),
         origin: Origin::Gateway,

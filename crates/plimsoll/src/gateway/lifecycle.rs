@@ -122,6 +122,14 @@ pub(super) async fn remove(mut call: Call, reference: &str) -> Result<Response<B
     removed
 }
 
+/// Removes a container that does not run, and its charge.
+pub(super) async fn remove_ended(app: &Arc<App>, id: &str) -> Result<(), Refused> {
+    let _moves = app.standstill.share(id).await;
+    app.engine.remove(id, false).await?;
+    settle_soon(app, id).await;
+    Ok(())
+}
+
 pub(super) async fn resize(mut call: Call, reference: &str) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
     let query = size_query(&mut call.query)?;
@@ -185,6 +193,7 @@ async fn acted(
     answer::read_nothing(call.body)?;
     let path = format!("/containers/{}{rest}", owned.id);
     let app = call.app;
+    let _moves = app.standstill.share(&owned.id).await;
     let sent = app
         .engine
         .send(method, &path, &[], empty(), timeout)

@@ -16,8 +16,8 @@ use super::answer::{self, Body};
 use super::identity;
 use super::refused::Refused;
 use super::{
-    build, create, events, exec, images, lifecycle, networks, start, stream, system, update, view,
-    volumes,
+    build, create, events, exec, files, images, lifecycle, networks, prune, start, stream, system,
+    update, usage, view, volumes,
 };
 use crate::engine_facts::engine_facts;
 use crate::state::App;
@@ -89,9 +89,7 @@ async fn dispatch(
     let (head, body) = request.into_parts();
     let path = RequestPath::parse(head.uri.path());
     let (body, upload) = match &path {
-        Ok(path) if head.method == Method::POST && takes_stream(&path.parts()) => {
-            (Ok(Bytes::new()), Some(body))
-        }
+        Ok(path) if takes_stream(&head.method, &path.parts()) => (Ok(Bytes::new()), Some(body)),
         _ => (answer::read_bounded(body, &connection.place).await, None),
     };
     connection.place.share().request(app.clock.monotonic())?;
@@ -137,14 +135,21 @@ async fn dispatch(
     match parts.as_slice() {
         ["version"] if get => system::version(call).await,
         ["info"] if get => system::info(call).await,
+        ["system", "df"] if get => usage::df(call).await,
         ["events"] if get => events::events(call).await,
 
         ["containers", "json"] if get => view::list(call).await,
         ["containers", "create"] if post => create::create(call).await,
+        ["containers", "prune"] if post => prune::containers(call).await,
         ["containers", id, "json"] if get => view::inspect(call, id).await,
         ["containers", id, "top"] if get => view::top(call, id).await,
         ["containers", id, "logs"] if get => view::logs(call, id).await,
         ["containers", id, "stats"] if get => view::stats(call, id).await,
+        ["containers", id, "changes"] if get => files::changes(call, id).await,
+        ["containers", id, "export"] if method == Method::GET => files::export(call, id).await,
+        ["containers", id, "archive"] if method == Method::HEAD => files::stat(call, id).await,
+        ["containers", id, "archive"] if method == Method::GET => files::download(call, id).await,
+        ["containers", id, "archive"] if method == Method::PUT => files::upload(call, id).await,
         ["containers", id, "start"] if post => start::start(call, id).await,
         ["containers", id, "restart"] if post => start::restart(call, id).await,
         ["containers", id, "stop"] if post => lifecycle::stop(call, id).await,
@@ -164,6 +169,7 @@ async fn dispatch(
         ["exec", id, "json"] if get => exec::inspect(call, id).await,
 
         ["auth"] if post => images::login(call).await,
+        ["build", "prune"] if post => prune::build(call),
         ["build"] if post => build::build(call).await,
         ["commit"] if post => images::commit(call).await,
         ["images", "json"] if get => images::list(call).await,
@@ -217,8 +223,12 @@ async fn dispatch(
 }
 
 /// Whether a route's body is passed on as it comes, however long it is.
-fn takes_stream(parts: &[&str]) -> bool {
-    matches!(parts, ["build"] | ["images", "load" | "create"])
+fn takes_stream(method: &Method, parts: &[&str]) -> bool {
+    match *method {
+        Method::POST => matches!(parts, ["build"] | ["images", "load" | "create"]),
+        Method::PUT => matches!(parts, ["containers", _, "archive"]),
+        _ => false,
+    }
 }
 
 /// The refusal of a route that is not open, with what to do instead where there is something.
@@ -227,6 +237,10 @@ pub(super) fn closed(method: &Method, parts: &[&str]) -> Refused {
         ["session" | "grpc", ..] => {
             "BuildKit would build outside your quota; set DOCKER_BUILDKIT=0 (and COMPOSE_DOCKER_CLI_BUILD=0) \
              to build with the classic builder"
+        }
+        ["containers", _, "attach", "ws"] => {
+            "attach over a websocket is not passed on; docker attach and the libraries upgrade the \
+             connection itself"
         }
         ["images", "search"] => "the host searches no registry for its users",
         [

@@ -18,7 +18,7 @@ use super::{lifecycle, names, networks};
 use crate::caps;
 use crate::engine_facts::engine_facts;
 use crate::folders;
-use crate::settle::settle_locked;
+use crate::settle::{runs, settle_locked};
 use crate::state::App;
 use crate::tasks::in_full;
 
@@ -57,6 +57,8 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
     let verb = verb.to_owned();
     // Finished even if the client goes away: a start that was admitted is either done or taken back.
     let done = tokio::spawn(async move {
+        let _starts = app.standstill.share(&user.id.to_string()).await;
+        let _moves = app.standstill.share(&owned.id).await;
         // Held from the admission until the engine has answered and the ledger has followed: whoever
         // settled the container in between would free what it was admitted for.
         let _held = app.container_locks.lock(&owned.id).await;
@@ -136,6 +138,7 @@ async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
         return Err(Refused::no_container(&names::shown(&owned.reservation)));
     };
     check_cpu(app, &reservation)?;
+    stand_apart(app, &reservation).await?;
     let start = || {
         let deed = app.deed();
         app.store.start(owned.reservation.id, deed)
@@ -145,6 +148,25 @@ async fn admit(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
         settle_own(app, user, Some(&owned.id)).await;
         admission = start().await?;
     }
+    match admission.reservation {
+        Some(_) => Ok(()),
+        None => Err(Refused::Quota(Box::new(admission.decision))),
+    }
+}
+
+/// A container and the one that takes its place are charged once for what running takes. Where both are
+/// about to run, that is asked for twice.
+async fn stand_apart(app: &App, reservation: &Reservation) -> Result<(), Refused> {
+    let beside = match reservation.runs_instead_of() {
+        Some(old) => runs(app, old).await?.then_some(reservation.id),
+        None => {
+            let other = app.store.replacement_of(reservation.id)?;
+            let shares = other.filter(|other| other.runs_instead_of().is_some());
+            shares.map(|other| other.id)
+        }
+    };
+    let Some(beside) = beside else { return Ok(()) };
+    let admission = app.store.run_beside(beside, app.deed()).await?;
     match admission.reservation {
         Some(_) => Ok(()),
         None => Err(Refused::Quota(Box::new(admission.decision))),

@@ -25,6 +25,7 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
     let request = UpdateRequest::parse(&body)?;
     let (app, user) = (call.app, call.user);
     let done = tokio::spawn(async move {
+        let _moves = app.standstill.share(&owned.id).await;
         let _held = app.container_locks.lock(&owned.id).await;
         let settled = settle_locked(&app, &owned.id).await?;
         let reservation = settled.unwrap_or(owned.reservation);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use http::{Response, StatusCode};
 use plimsoll_host::request::query::{Filters, Query, QueryBuilder};
-use plimsoll_store::Reservation;
+use plimsoll_store::{Reservation, User};
 use serde_json::{Value, json};
 
 use super::answer::{self, Body};
@@ -42,8 +42,6 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     for value in filters.get_mut("network").into_iter().flatten() {
         *value = networks::filter_value(&call.app, &call.user, value)?;
     }
-    let shown_networks = networks::Shown::to(&call.app, &call.user).await?;
-    let own = resolve::all(&call.app, &call.user).await?;
     if let Some(wanted) = filters.remove("ancestor") {
         let mut ids = Vec::new();
         for name in wanted {
@@ -62,20 +60,35 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     let query = QueryBuilder::new()
         .bool("all", all || last.is_some())
         .bool("size", size);
-    let listed = listed(&call.app, &own, query, filters).await?;
+    let mut shown = own_shown(&call.app, &call.user, query, filters).await?;
+    shown.retain(|container| {
+        let name = container["Names"][0].as_str().unwrap_or_default();
+        let name = name.trim_start_matches('/');
+        let id = container["Id"].as_str().unwrap_or_default();
+        (wanted_names.is_empty() || wanted_names.iter().any(|w| name_fits(name, w)))
+            && (wanted_ids.is_empty() || wanted_ids.iter().any(|w| id.starts_with(w.as_str())))
+    });
+    if let Some(last) = last.and_then(|last| usize::try_from(last).ok()) {
+        shown.truncate(last);
+    }
+    Ok(answer::json(StatusCode::OK, &shown))
+}
+
+/// The caller's containers that the engine lists under these filters, as their owner sees them.
+pub(super) async fn own_shown(
+    app: &App,
+    user: &User,
+    query: QueryBuilder,
+    filters: Filters,
+) -> Result<Vec<Value>, Refused> {
+    let shown_networks = networks::Shown::to(app, user).await?;
+    let own = resolve::all(app, user).await?;
     let mut shown = Vec::new();
-    for mut container in listed {
+    for mut container in listed(app, &own, query, filters).await? {
         let Some(reservation) = container["Id"].as_str().and_then(|id| own.get(id)) else {
             continue;
         };
-        let name = names::shown(reservation);
-        let id = container["Id"].as_str().unwrap_or_default();
-        let fits = (wanted_names.is_empty() || wanted_names.iter().any(|w| name_fits(&name, w)))
-            && (wanted_ids.is_empty() || wanted_ids.iter().any(|w| id.starts_with(w.as_str())));
-        if !fits {
-            continue;
-        }
-        container["Names"] = json!([format!("/{name}")]);
+        container["Names"] = json!([format!("/{}", names::shown(reservation))]);
         if let Some(image) = &reservation.image {
             container["Image"] = json!(image);
         }
@@ -83,11 +96,8 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
         shown_networks.container(&mut container);
         mounts::show(&mut container, reservation);
         shown.push(container);
-        if last.is_some_and(|last| shown.len() as i64 >= last) {
-            break;
-        }
     }
-    Ok(answer::json(StatusCode::OK, &shown))
+    Ok(shown)
 }
 
 /// More containers than this are not asked for one by one: their ids would not fit into a request.
@@ -293,6 +303,7 @@ mod tests {
             started_ms: None,
             goes_with: None,
             host_mounts: Vec::new(),
+            shared: None,
         };
         show(&mut seen, &reservation);
         let text = seen.to_string();

@@ -20,6 +20,7 @@ use tokio::sync::OwnedMutexGuard;
 use super::answer::{self, Body};
 use super::create::{header, team_choice};
 use super::names;
+use super::prune::Spared;
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
@@ -119,6 +120,7 @@ impl Maker<'_> {
             kind: ObjectKind::Volume,
             goes_with,
             host_mounts: Vec::new(),
+            replaces: None,
             decision: DecisionId(new_id()),
             claim: Claim {
                 user: self.user.id,
@@ -240,7 +242,7 @@ pub(super) async fn create(call: Call) -> Result<Response<Body>, Refused> {
 }
 
 /// A volume as its owner sees it: their name, their labels, and no path of the host.
-fn shown(mut seen: Value, reservation: &Reservation) -> Value {
+pub(super) fn shown(mut seen: Value, reservation: &Reservation) -> Value {
     seen["Name"] = json!(reservation.container_name);
     seen["Mountpoint"] = json!("");
     names::clean_labels(&mut seen["Labels"]);
@@ -284,7 +286,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
 }
 
 /// The caller's volumes that the engine lists under these filters.
-async fn own_listed(
+pub(super) async fn own_listed(
     app: &App,
     user: &User,
     mut filters: plimsoll_host::request::query::Filters,
@@ -363,11 +365,11 @@ pub(super) async fn prune(mut call: Call) -> Result<Response<Body>, Refused> {
     answer::read_nothing(call.body)?;
     filters.remove("all");
     filters.insert("dangling".to_owned(), vec!["true".to_owned()]);
-    let unlike = filters.remove("label!").unwrap_or_default();
+    let spared = Spared::taken(&mut filters, call.app.clock.now_ms())?;
     let (app, user) = (Arc::clone(&call.app), call.user);
     let mut removed = Vec::new();
     for (owned, seen) in own_listed(&app, &user, filters).await? {
-        if unlike.iter().any(|label| has_label(&seen, label)) {
+        if spared.spares(None, &seen["Labels"]) {
             continue;
         }
         let name = names::shown(&owned.reservation);
@@ -380,15 +382,6 @@ pub(super) async fn prune(mut call: Call) -> Result<Response<Body>, Refused> {
         StatusCode::OK,
         &json!({"VolumesDeleted": removed, "SpaceReclaimed": 0}),
     ))
-}
-
-/// Whether a volume has the label `KEY` or `KEY=VALUE`.
-fn has_label(seen: &Value, label: &str) -> bool {
-    let (key, wanted) = label
-        .split_once('=')
-        .map_or((label, None), |(k, v)| (k, Some(v)));
-    let value = seen["Labels"].get(key).and_then(Value::as_str);
-    value.is_some_and(|value| wanted.is_none_or(|wanted| value == wanted))
 }
 
 /// Anonymous volumes of a container that is about to be removed together with them (`rm --volumes`):

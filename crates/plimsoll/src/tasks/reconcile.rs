@@ -147,12 +147,13 @@ async fn reconcile(app: &App) -> Result<Mended, String> {
     Ok(mended)
 }
 
-/// Whether the list shows what the row charges. Rows that the engine may start by itself, and those
-/// not yet started, are looked at more closely each time.
+/// Whether the list shows what the row charges. Rows that the engine may start by itself, those
+/// not yet started and those that share a charge are looked at more closely each time.
 fn agrees(row: &Reservation, seen: Option<&ContainerSummary>) -> bool {
     let runs =
         seen.is_some_and(|c| matches!(c.state.as_str(), "running" | "paused" | "restarting"));
     match row.state {
+        _ if row.shared.is_some() => false,
         State::Active => runs,
         State::Stopped => seen.is_some() && !runs,
         State::Pending | State::Released | State::Void => false,

@@ -120,6 +120,7 @@ mod tests {
                 kind: plimsoll_store::ObjectKind::Container,
                 goes_with: None,
                 host_mounts: Vec::new(),
+                replaces: None,
                 decision: DecisionId(new_id()),
                 claim,
                 origin: Origin::Api,

@@ -120,3 +120,111 @@ async fn a_team_is_asked_as_a_whole_and_a_member_with_their_allotment() {
         (&json!(true), &json!(8.0))
     );
 }
+
+#[tokio::test]
+async fn services_fit_together_or_not_at_all() {
+    let site = Site::new().await;
+    site.user("ada", "member").await;
+    let limits = json!({"maxMemoryGB": 1, "maxCpuCores": 2, "maxStorageGB": 5});
+    let limited = site.ask("PUT", "/api/quotas/user/ada", limits).await;
+    limited.is(200);
+    let of = |services: Value| json!({"services": services, "volumes": ["p_data"]});
+    let half = json!({"memoryGB": 0.5, "cpuCores": 0.5});
+    let two = validate(&site, "user", "ada", of(json!({"web": half, "db": half}))).await;
+    assert_eq!(two["allowed"], true, "{two}");
+    assert_eq!(two["projectedUsage"]["memoryGB"], 1.0);
+    // Two writable layers and a volume.
+    assert_eq!(two["projectedUsage"]["storageGB"], 3.0);
+    let names: Vec<_> = two["services"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| &s["name"])
+        .collect();
+    assert_eq!(names, ["db", "web"]);
+
+    // Each fits by itself, and all of them do not.
+    let three = of(json!({"web": {"memoryGB": 0.5, "cpuCores": 0.5, "replicas": 2}, "db": half}));
+    let three = validate(&site, "user", "ada", three).await;
+    assert_eq!(three["allowed"], false);
+    assert!(
+        three["services"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|s| s["allowed"] == true),
+        "{three}"
+    );
+    assert_eq!(three["violations"][0]["dimension"], "memory");
+    assert!(!three["remedies"].as_array().unwrap().is_empty());
+    // One is too large, and says so.
+    let big = validate(
+        &site,
+        "user",
+        "ada",
+        of(json!({"web": half, "db": {"memoryGB": 2}})),
+    )
+    .await;
+    let verdicts: Vec<_> = big["services"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|s| &s["allowed"])
+        .collect();
+    assert_eq!(
+        (&big["allowed"], verdicts),
+        (&json!(false), vec![&json!(false), &json!(true)])
+    );
+    // What is not named is filled in; nothing is charged.
+    let plain = validate(&site, "user", "ada", of(json!({"web": {}}))).await;
+    let asks = &plain["services"][0]["request"];
+    assert!(
+        asks["memoryGB"].as_f64() > Some(0.0) && asks["pids"].as_f64() > Some(0.0),
+        "{asks}"
+    );
+    assert_eq!(plain["currentUsage"]["reservedMemoryGB"], 0.0);
+
+    for (body, field) in [
+        (json!({"services": {}}), "services"),
+        (json!({"volumes": ["x"], "resourceRequest": {}}), "volumes"),
+        (
+            json!({"services": {"a": {}}, "resourceRequest": {}}),
+            "resourceRequest",
+        ),
+        (json!({}), "resourceRequest"),
+        (
+            json!({"services": {"a": {"memoryGB": -1}}}),
+            "services.a.memoryGB",
+        ),
+        (
+            json!({"services": {"a": {"memoryGB": 0.001}}}),
+            "services.a",
+        ),
+        (
+            json!({"services": {"a": {"cpuCores": 0.0001}}}),
+            "services.a",
+        ),
+        (
+            json!({"services": {"a": {"replicas": 100_000}}}),
+            "services.a.replicas",
+        ),
+        (
+            json!({"services": {"a": {"tmpfsGB": [1e300]}}}),
+            "services.a.tmpfsGB",
+        ),
+        (json!({"services": {"a": {"evil": 1}}}), "services.a.evil"),
+    ] {
+        let mut body = body;
+        body["entityType"] = json!("user");
+        body["entityId"] = json!("ada");
+        let refused = site.ask("POST", "/api/quotas/validate", body).await.is(422);
+        assert!(
+            refused["detail"].as_str().unwrap().starts_with(field),
+            "{field}: {refused}"
+        );
+    }
+    let team = site.ask("POST", "/api/teams", json!({"name": "ml"})).await;
+    team.is(201);
+    let body = json!({"entityType": "team", "entityId": "ml", "services": {"a": {}}});
+    site.ask("POST", "/api/quotas/validate", body).await.is(422);
+}

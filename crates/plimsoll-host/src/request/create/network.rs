@@ -13,6 +13,9 @@ use crate::request::refusal::Refusal;
 /// The most aliases, and the most links, of one container in one network.
 const NAMES_MAX: usize = 64;
 
+/// The most networks of one create.
+const NETWORKS_MAX: usize = 16;
+
 /// The network a container asks for.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum NetworkMode {
@@ -54,6 +57,8 @@ pub struct NetworkAsk {
     pub mode: NetworkMode,
     /// How it joins.
     pub endpoint: Endpoint,
+    /// Further networks, and how it joins each.
+    pub more: Vec<(NetworkMode, Endpoint)>,
 }
 
 /// The network a container is given.
@@ -236,35 +241,47 @@ pub(super) fn take(fields: &mut Fields, config: Option<Fields>) -> Result<Networ
     let mut ask = NetworkAsk {
         mode,
         endpoint: Endpoint::default(),
+        more: Vec::new(),
     };
     if let Some(mut config) = config {
         let name = config.name("EndpointsConfig");
         let endpoints = config.map("EndpointsConfig")?.unwrap_or_default();
         config.finish(&[], &mut Vec::new())?;
-        if endpoints.len() > 1 {
-            return Err(Refusal::policy(
+        if endpoints.len() > NETWORKS_MAX {
+            return Err(Refusal::bad(
                 name,
-                "joining several networks at once",
-                "a container is created in one network",
-                "create it in one and add the others with docker network connect",
+                format!("at most {NETWORKS_MAX} networks"),
             ));
         }
+        let mut joined = Vec::new();
         for (network, endpoint) in endpoints {
             let field = format!("{name}.{}", short(&network));
-            let joined = mode_of(&field, &network)?;
-            // No mode and one endpoint is how some libraries name the network.
-            if ask.mode == NetworkMode::Default && matches!(joined, NetworkMode::Named(_)) {
-                ask.mode = joined;
-            } else if ask.mode != joined {
+            let mode = mode_of(&field, &network)?;
+            let endpoint = match endpoint {
+                Json::Null => Endpoint::default(),
+                Json::Object(map) => Endpoint::take(Fields::new(field.clone(), map))?,
+                _ => return Err(Refusal::bad(field, "must be an object")),
+            };
+            joined.push((field, mode, endpoint));
+        }
+        // No mode is how some libraries leave it to the endpoints.
+        let named = |mode: &NetworkMode| matches!(mode, NetworkMode::Named(_));
+        if ask.mode == NetworkMode::Default
+            && joined.iter().all(|(_, mode, _)| named(mode))
+            && let Some((_, first, _)) = joined.first()
+        {
+            ask.mode = first.clone();
+        }
+        let several = joined.len() > 1 && joined.iter().any(|(_, mode, _)| *mode == ask.mode);
+        for (field, mode, endpoint) in joined {
+            if mode == ask.mode {
+                ask.endpoint = endpoint;
+            } else if several && matches!(mode, NetworkMode::Default | NetworkMode::Named(_)) {
+                ask.more.push((mode, endpoint));
+            } else {
                 // The same network by its name here and its id there would pass, too; nobody asks so.
                 return Err(Refusal::bad(field, "is not the network of NetworkMode"));
             }
-            let map = match endpoint {
-                Json::Null => continue,
-                Json::Object(map) => map,
-                _ => return Err(Refusal::bad(field, "must be an object")),
-            };
-            ask.endpoint = Endpoint::take(Fields::new(field, map))?;
         }
     }
     for link in legacy {
@@ -274,7 +291,7 @@ pub(super) fn take(fields: &mut Fields, config: Option<Fields>) -> Result<Networ
         }
     }
     let joins = matches!(ask.mode, NetworkMode::Default | NetworkMode::Named(_));
-    if !joins && ask.endpoint != Endpoint::default() {
+    if !joins && (ask.endpoint != Endpoint::default() || !ask.more.is_empty()) {
         return Err(Refusal::bad(
             mode_field,
             "has no network to have an alias, a link or an address in",
@@ -416,13 +433,6 @@ mod tests {
             ),
             (
                 (
-                    "{}".to_owned(),
-                    r#"{"EndpointsConfig":{"a1":{},"b1":{}}}"#.to_owned(),
-                ),
-                "EndpointsConfig",
-            ),
-            (
-                (
                     r#"{"NetworkMode":"a1"}"#.to_owned(),
                     r#"{"EndpointsConfig":{"b1":{}}}"#.to_owned(),
                 ),
@@ -458,6 +468,62 @@ mod tests {
                 refusal.field().ends_with(field),
                 "{host} {config}: {refusal}"
             );
+        }
+    }
+
+    #[test]
+    fn several_networks_are_joined_one_first() {
+        use NetworkMode::{Default, Named};
+        let config = r#"{"EndpointsConfig":{"a1":{"Aliases":["x"]},"b1":{},"bridge":null}}"#;
+        for (host, first, more) in [
+            (r#"{"NetworkMode":"b1"}"#, "b1", vec!["a1", "bridge"]),
+            (r#"{"NetworkMode":"bridge"}"#, "bridge", vec!["a1", "b1"]),
+        ] {
+            let asked = ask(host, config).unwrap();
+            let shown = |mode: &NetworkMode| match mode {
+                Default => "bridge".to_owned(),
+                Named(name) => name.clone(),
+                other => panic!("{other:?}"),
+            };
+            assert_eq!(shown(&asked.mode), first);
+            let others: Vec<String> = asked.more.iter().map(|(mode, _)| shown(mode)).collect();
+            assert_eq!(others, more);
+        }
+        let asked = ask(
+            "{}",
+            r#"{"EndpointsConfig":{"a1":{},"b1":{"Aliases":["x"]}}}"#,
+        )
+        .unwrap();
+        assert_eq!(asked.mode, Named("a1".to_owned()));
+        assert_eq!(asked.more[0].1.aliases, ["x"]);
+        let many: Vec<String> = (0..17).map(|n| format!(r#""n{n}":{{}}"#)).collect();
+        for (host, config) in [
+            (
+                r#"{"NetworkMode":"c1"}"#,
+                r#"{"EndpointsConfig":{"a1":{},"b1":{}}}"#.to_owned(),
+            ),
+            (
+                r#"{"NetworkMode":"none"}"#,
+                r#"{"EndpointsConfig":{"none":{},"b1":{}}}"#.to_owned(),
+            ),
+            (
+                r#"{"NetworkMode":"a1"}"#,
+                r#"{"EndpointsConfig":{"a1":{},"host":{}}}"#.to_owned(),
+            ),
+            (
+                r#"{"NetworkMode":"a1"}"#,
+                r#"{"EndpointsConfig":{"a1":{},"none":{}}}"#.to_owned(),
+            ),
+            (
+                r#"{"NetworkMode":"a1"}"#,
+                r#"{"EndpointsConfig":{"a1":{},"container:x":{}}}"#.to_owned(),
+            ),
+            (
+                "{}",
+                format!(r#"{{"EndpointsConfig":{{{}}}}}"#, many.join(",")),
+            ),
+        ] {
+            assert!(ask(host, &config).is_err(), "{host} {config}");
         }
     }
 }

@@ -101,6 +101,8 @@ pub(super) async fn request(
                 "top" => view::top_query(query)?,
                 "logs" => view::logs_query(query)?,
                 "stats" => view::stats_query(query)?,
+                "changes" | "export" => String::new(),
+                "archive" => return Err(only_there("cp")),
                 _ => return Err(route::closed(&method, &parts)),
             };
         }

@@ -79,7 +79,7 @@ pub(in crate::gateway) async fn load(mut call: Call) -> Result<Response<Body>, R
             .send(Method::POST, "/images/load?quiet=1", &[TAR], body, None)
             .await;
         let loaded = async {
-            let (response, asked) = uploaded(sent, work).await?;
+            let (response, asked) = uploaded(sent, work, pipe::TO_FIT).await?;
             lines(&answer::engine_bytes(response).await?)?;
             Ok(asked)
         };
@@ -184,7 +184,7 @@ pub(in crate::gateway) async fn import(
             .send(Method::POST, &path, &[TAR], body, None)
             .await;
         let imported = async {
-            let (response, ()) = uploaded(sent, work).await?;
+            let (response, ()) = uploaded(sent, work, pipe::TO_FIT).await?;
             lines(&answer::engine_bytes(response).await?)
         };
         if let Err(refused) = imported.await {

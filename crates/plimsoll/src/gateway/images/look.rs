@@ -5,7 +5,8 @@ use std::collections::HashSet;
 
 use http::{Response, StatusCode};
 use plimsoll_host::request::image_reference::{Reference, Standing};
-use plimsoll_host::request::query::QueryBuilder;
+use plimsoll_host::request::query::{Filters, QueryBuilder};
+use plimsoll_store::User;
 use serde_json::{Value, json};
 
 use super::find::find;
@@ -16,6 +17,7 @@ use crate::gateway::refused::Refused;
 use crate::gateway::route::Call;
 use crate::gateway::upstream;
 use crate::images::{Eyes, Seen};
+use crate::state::App;
 
 pub(in crate::gateway) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     // Steps of a build are nobody's, and in no list.
@@ -47,12 +49,26 @@ pub(in crate::gateway) async fn list(mut call: Call) -> Result<Response<Body>, R
             *value = find(&call.app, &call.user, value).await?.id;
         }
     }
-    let query = QueryBuilder::new().filters(&filters).finish();
-    let listed = upstream::get(&call.app, &format!("/images/json{query}")).await?;
+    let listed = visible(&call.app, &call.user, &filters, dangling, &patterns).await?;
+    let shown: Vec<Value> = listed.into_iter().map(|(image, _)| image).collect();
+    Ok(answer::json(StatusCode::OK, &shown))
+}
+
+/// The images that the engine lists under these filters and a tenant may see, as they see them, and
+/// whether each is theirs.
+pub(in crate::gateway) async fn visible(
+    app: &App,
+    user: &User,
+    filters: &Filters,
+    dangling: Option<bool>,
+    patterns: &[String],
+) -> Result<Vec<(Value, bool)>, Refused> {
+    let query = QueryBuilder::new().filters(filters).finish();
+    let listed = upstream::get(app, &format!("/images/json{query}")).await?;
     let Value::Array(listed) = listed else {
         return Err(Refused::EngineNonsense);
     };
-    let eyes = Eyes::of(&call.app, call.user.id)?;
+    let eyes = Eyes::of(app, user.id)?;
     let seen: Vec<(Value, Seen)> = listed
         .into_iter()
         .map(|image| {
@@ -92,9 +108,9 @@ pub(in crate::gateway) async fn list(mut call: Call) -> Result<Response<Body>, R
         };
         image["ParentId"] = json!("");
         names::clean_labels(&mut image["Labels"]);
-        shown.push(image);
+        shown.push((image, seen.is_own()));
     }
-    Ok(answer::json(StatusCode::OK, &shown))
+    Ok(shown)
 }
 
 fn pattern_fits(pattern: &str, tag: &Reference) -> bool {

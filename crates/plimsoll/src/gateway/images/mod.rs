@@ -19,10 +19,10 @@ pub(super) use arrive::Arrival;
 pub(super) use commit::commit;
 pub(super) use find::find;
 pub(super) use load::{load, most, save};
-pub(super) use look::{history, inspect, list};
+pub(super) use look::{history, inspect, list, visible};
 pub(super) use progress::{Progress, progress};
 pub(super) use registry::{bring, login, may_pull, push};
-pub(super) use remove::{prune, remove};
+pub(super) use remove::{prune, remove, users_of};
 
 use http::{Response, StatusCode};
 

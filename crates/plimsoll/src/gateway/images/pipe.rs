@@ -19,10 +19,10 @@ use crate::gateway::answer;
 use crate::gateway::refused::Refused;
 
 /// Chunks that wait in each direction.
-const CHUNKS: usize = 8;
+pub(in crate::gateway) const CHUNKS: usize = 8;
 
-/// How long a sender may be silent.
-const SILENCE: Duration = Duration::from_secs(120);
+/// How long a sender may be silent, and how long a receiver may take nothing.
+pub(in crate::gateway) const SILENCE: Duration = Duration::from_secs(120);
 
 /// What of a refused upload is still read, so that the client hears the reason and not a broken pipe.
 const DRAIN_MAX: u64 = 1 << 30;
@@ -95,7 +95,7 @@ pub(in crate::gateway) struct Work<T> {
 impl<T> Work<T> {
     /// What came of it, after the upload is over. `Ok(None)` when one end went away: what the other says
     /// is then more to the point.
-    async fn outcome(self) -> Result<Option<T>, Refused> {
+    async fn outcome(self, to_fit: &str) -> Result<Option<T>, Refused> {
         let outcome = self.worker.await.map_err(|_| Refused::EngineNonsense)?;
         let _ = self.sender.await;
         match outcome {
@@ -105,8 +105,7 @@ impl<T> Work<T> {
             Err(ArchiveError::TooLarge { most }) => Err(Refused::denied(
                 "quota_exceeded",
                 format!(
-                    "the upload was cut off: unpacked it is more than the {} that your storage has room \
-                     for; remove images (docker image prune -a) or ask for more (docker quota request)",
+                    "the upload was cut off: unpacked it is more than the {} there is room for; {to_fit}",
                     plimsoll_core::Dimension::Storage.show(most)
                 ),
             )),
@@ -114,17 +113,22 @@ impl<T> Work<T> {
     }
 }
 
+/// How an image that is too large comes to fit.
+pub(in crate::gateway) const TO_FIT: &str =
+    "remove images (docker image prune -a) or ask for more (docker quota request)";
+
 /// What the engine said to an upload, and what came of the upload. Why an upload was refused is more to
-/// the point than what the engine made of the broken rest.
+/// the point than what the engine made of the broken rest; `to_fit` is for one that is too large.
 pub(in crate::gateway) async fn uploaded<T>(
     sent: Result<Response<EngineBody>, EngineError>,
     work: Work<T>,
+    to_fit: &str,
 ) -> Result<(Response<EngineBody>, T), Refused> {
     let answered = match sent {
         Ok(response) => Ok(answer::accepted(response).await),
         Err(error) => Err(error),
     };
-    let outcome = work.outcome().await?;
+    let outcome = work.outcome(to_fit).await?;
     let response = answered.map_err(Refused::from)??;
     match outcome {
         Some(outcome) => Ok((response, outcome)),

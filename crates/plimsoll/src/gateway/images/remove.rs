@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use http::{Method, Response, StatusCode};
+use jiff::Timestamp;
 use plimsoll_host::engine::empty;
 use plimsoll_host::request::image_reference::Reference;
 use plimsoll_host::request::query::{Filters, QueryBuilder};
@@ -13,6 +14,7 @@ use serde_json::{Value, json};
 use super::find::{By, Found, find, shown};
 use super::settle;
 use crate::gateway::answer::{self, Body};
+use crate::gateway::prune::{Spared, has_label};
 use crate::gateway::refused::Refused;
 use crate::gateway::route::Call;
 use crate::gateway::{resolve, view};
@@ -72,9 +74,9 @@ async fn remove_found(
     let using = users_of(app, user).await?;
     let mut keep = false;
     let goes = last && found.seen.public.is_empty();
-    if goes && let Some((container, running)) = using.get(&found.id) {
-        let container = container.get(..12).unwrap_or(container);
-        if *running && found.by.is_none() {
+    if goes && let Some(used) = using.get(&found.id) {
+        let container = used.container.get(..12).unwrap_or(&used.container);
+        if used.running && found.by.is_none() {
             return Err(conflict(&format!(
                 "unable to delete {short} (cannot be forced) - image is being used by running container {container}"
             )));
@@ -92,7 +94,7 @@ async fn remove_found(
             }));
         }
         // Its container goes on having it, and its owner goes on paying for it.
-        keep = *running || found.by.is_some();
+        keep = used.running || found.by.is_some();
     }
     let space = Eyes::of(app, user.id)?.space;
     let mut gone = Vec::new();
@@ -143,12 +145,24 @@ async fn untag(app: &App, place: &str, noprune: bool) -> Result<Vec<Value>, Refu
     }
 }
 
-/// The caller's containers by the image they use, and whether one of them runs.
-async fn users_of(app: &Arc<App>, user: &User) -> Result<HashMap<String, (String, bool)>, Refused> {
+/// Who uses an image.
+#[derive(Debug, Default)]
+pub(in crate::gateway) struct Used {
+    /// One of its containers, one that runs where there is any.
+    container: String,
+    running: bool,
+    pub(in crate::gateway) containers: usize,
+}
+
+/// The caller's containers by the image they use.
+pub(in crate::gateway) async fn users_of(
+    app: &App,
+    user: &User,
+) -> Result<HashMap<String, Used>, Refused> {
     let own = resolve::all(app, user).await?;
     let query = QueryBuilder::new().bool("all", true);
     let listed = view::listed(app, &own, query, Filters::new()).await?;
-    let mut using: HashMap<String, (String, bool)> = HashMap::new();
+    let mut using: HashMap<String, Used> = HashMap::new();
     for container in &listed {
         let (Some(id), Some(image)) = (container["Id"].as_str(), container["ImageID"].as_str())
         else {
@@ -161,20 +175,24 @@ async fn users_of(app: &Arc<App>, user: &User) -> Result<HashMap<String, (String
             container["State"].as_str(),
             Some("running" | "paused" | "restarting")
         );
-        let known = using
-            .entry(image.to_owned())
-            .or_insert_with(|| (id.to_owned(), running));
-        if running {
-            *known = (id.to_owned(), true);
+        let known = using.entry(image.to_owned()).or_default();
+        if known.containers == 0 || running {
+            known.container = id.to_owned();
         }
+        known.running |= running;
+        known.containers += 1;
     }
     Ok(using)
 }
 
 pub(in crate::gateway) async fn prune(mut call: Call) -> Result<Response<Body>, Refused> {
-    let filters = call.query.filters(&["dangling"])?;
+    let mut filters = call
+        .query
+        .filters(&["dangling", "label", "label!", "until"])?;
     call.query.finish()?;
     answer::read_nothing(call.body)?;
+    let spared = Spared::taken(&mut filters, call.app.clock.now_ms())?;
+    let like = filters.remove("label").unwrap_or_default();
     let all = match filters.get("dangling").map(Vec::as_slice) {
         None => false,
         Some([one]) => matches!(one.as_str(), "0" | "false"),
@@ -197,6 +215,11 @@ pub(in crate::gateway) async fn prune(mut call: Call) -> Result<Response<Body>, 
             let seen = eyes.see(&image.repo_tags);
             let unused = seen.is_own() && !using.contains_key(&image.id);
             if !unused || !(all || seen.own.is_empty()) {
+                continue;
+            }
+            let labels = json!(image.labels);
+            let created = Timestamp::from_second(image.created).ok();
+            if spared.spares(created, &labels) || !like.iter().all(|l| has_label(&labels, l)) {
                 continue;
             }
             for one in &seen.own {

@@ -114,6 +114,7 @@ async fn make(app: &App, user: &User, request: &NetworkRequest) -> Result<Owned,
         image: None,
         goes_with: None,
         host_mounts: Vec::new(),
+        replaces: None,
         expires_ms: now_ms + app.gateway_ttl_ms(),
         now_ms,
     };

@@ -19,6 +19,7 @@ use plimsoll_store::{ObjectKind, Reservation, ReservationFilter, User};
 use serde_json::{Value, json};
 
 use super::answer::{self, Body};
+use super::prune::Spared;
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
@@ -26,7 +27,7 @@ use super::upstream;
 use super::{names, view};
 use crate::labels;
 use crate::state::App;
-pub(super) use place::{place, restored};
+pub(super) use place::{Joined, place, restored};
 pub(super) use ports::{explain, publish};
 pub(super) use shown::{Shown, event};
 
@@ -173,9 +174,10 @@ async fn remove(app: &App, id: &str, row: &Reservation) -> Result<(), Refused> {
 
 /// Every network of the caller's that no container is in, but the default one.
 pub(super) async fn prune(mut call: Call) -> Result<Response<Body>, Refused> {
-    let mut filters = call.query.filters(&["label"])?;
+    let mut filters = call.query.filters(&["label", "label!", "until"])?;
     call.query.finish()?;
     answer::read_nothing(call.body)?;
+    let spared = Spared::taken(&mut filters, call.app.clock.now_ms())?;
     filters.insert("dangling".to_owned(), vec!["true".to_owned()]);
     only_mine(&mut filters, &call.app, &call.user);
     let query = QueryBuilder::new().filters(&filters).finish();
@@ -190,6 +192,10 @@ pub(super) async fn prune(mut call: Call) -> Result<Response<Body>, Refused> {
             else {
                 continue;
             };
+            let created = network["Created"].as_str().and_then(|t| t.parse().ok());
+            if spared.spares(created, &network["Labels"]) {
+                continue;
+            }
             // One that a container has joined meanwhile stays.
             if names::shown(row) != DEFAULT && remove(&app, id, row).await.is_ok() {
                 deleted.push(names::shown(row));

@@ -14,19 +14,41 @@ use crate::gateway::resolve::{self, Owned};
 use crate::gateway::upstream;
 use crate::state::App;
 
-/// Gives a container the network it asks for. What is not there is a bad request and no 404, which
+/// A network that a container joins beside its first.
+pub(in crate::gateway) struct Joined {
+    network: Owned,
+    endpoint: Endpoint,
+}
+
+impl Joined {
+    /// Has the engine's container join it.
+    pub(in crate::gateway) async fn connect(
+        &self,
+        app: &App,
+        container: &str,
+    ) -> Result<(), Refused> {
+        let path = format!("/networks/{}/connect", self.network.id);
+        let body = json!({"Container": container, "EndpointConfig": self.endpoint.body()});
+        let done = upstream::post_json(app, &path, body.to_string()).await;
+        let row = &self.network.reservation;
+        let done = done.map_err(|refused| refused.renamed(&names::of(row), &names::shown(row)));
+        done.map(drop)
+    }
+}
+
+/// Gives a container the network it asks for, and says which it is to join beside it. What is not there is a bad request and no 404, which
 /// would have clients pull the image.
 pub(in crate::gateway) async fn place(
     app: &Arc<App>,
     user: &User,
     name: &str,
     judged: &mut Judged,
-) -> Result<(), Refused> {
+) -> Result<Vec<Joined>, Refused> {
     let field = "HostConfig.NetworkMode";
     let network = match &judged.network.mode {
         NetworkMode::None => {
             judged.attach(&Attachment::None);
-            return Ok(());
+            return Ok(Vec::new());
         }
         NetworkMode::Container(reference) => {
             let other = other(app, user, field, reference)?;
@@ -42,25 +64,45 @@ pub(in crate::gateway) async fn place(
                 ));
             }
             judged.attach(&Attachment::Container(other.id));
-            return Ok(());
+            return Ok(Vec::new());
         }
-        NetworkMode::Default => make::default(app, user).await?,
-        NetworkMode::Named(reference) => {
-            let found = resolve::object(app, user, ObjectKind::Network, reference)?;
-            let Some(network) = found else {
-                let reason =
-                    format!("network {reference} not found: make it with docker network create");
-                return Err(Refused::bad(field, reason));
-            };
-            network
-        }
+        mode => named(app, user, field, mode).await?,
     };
-    let endpoint = endpoint(app, user, &network.id, &judged.network.endpoint, name).await?;
+    let first = endpoint(app, user, &network.id, &judged.network.endpoint, name).await?;
+    let field = "NetworkingConfig.EndpointsConfig";
+    let mut ids = vec![network.id.clone()];
+    let mut more = Vec::new();
+    for (mode, asked) in &judged.network.more {
+        let network = named(app, user, field, mode).await?;
+        if ids.contains(&network.id) {
+            let shown = names::shown(&network.reservation);
+            return Err(Refused::bad(field, format!("{shown} is there twice")));
+        }
+        ids.push(network.id.clone());
+        let endpoint = endpoint(app, user, &network.id, asked, name).await?;
+        more.push(Joined { network, endpoint });
+    }
     judged.attach(&Attachment::Network {
         name: names::of(&network.reservation),
-        endpoint,
+        endpoint: first,
     });
-    Ok(())
+    Ok(more)
+}
+
+/// The caller's network of this name, or their default one.
+async fn named(
+    app: &Arc<App>,
+    user: &User,
+    field: &str,
+    mode: &NetworkMode,
+) -> Result<Owned, Refused> {
+    let NetworkMode::Named(reference) = mode else {
+        return make::default(app, user).await;
+    };
+    resolve::object(app, user, ObjectKind::Network, reference)?.ok_or_else(|| {
+        let reason = format!("network {reference} not found: make it with docker network create");
+        Refused::bad(field, reason)
+    })
 }
 
 /// Mends a start that did not find a network: an administrator's `docker network prune` takes those
