@@ -101,8 +101,9 @@ pub(super) async fn request(
                 "top" => view::top_query(query)?,
                 "logs" => view::logs_query(query)?,
                 "stats" => view::stats_query(query)?,
-                "changes" | "export" => String::new(),
+                "changes" => String::new(),
                 "archive" => return Err(only_there("cp")),
+                "export" => return Err(only_there(what)),
                 _ => return Err(route::closed(&method, &parts)),
             };
         }

@@ -105,7 +105,7 @@ impl<T> Work<T> {
             Err(ArchiveError::TooLarge { most }) => Err(Refused::denied(
                 "quota_exceeded",
                 format!(
-                    "the upload was cut off: unpacked it is more than the {} there is room for; {to_fit}",
+                    "the upload was cut off: unpacked it is more than the {} of storage there is room for; {to_fit}",
                     plimsoll_core::Dimension::Storage.show(most)
                 ),
             )),
