@@ -69,6 +69,8 @@ pub struct Wake {
     pub retain: tokio::sync::Notify,
     /// Everything was read: add it to the history.
     pub history: tokio::sync::Notify,
+    /// The history has more: send it on.
+    pub remote: tokio::sync::Notify,
 }
 
 impl App {
