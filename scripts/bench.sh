@@ -42,6 +42,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
     for cgroups in 100 1000; do
       "$release/examples/collector_bench" "$cgroups" 20
     done
+    "$release/examples/history_bench" "$disk"
     TMPDIR=$disk "$release/examples/server_bench" "$release/plimsoll"
   } >>"$RESULTS"
 done

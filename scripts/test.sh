@@ -59,6 +59,8 @@ cargo build --locked --workspace --all-targets
 step tests
 # What the tests of pulls and pushes push to.
 need_packages docker-registry=docker-registry
+# What the history is sent to and read back from.
+need_packages prometheus=prometheus victoria-metrics=victoria-metrics
 cargo test --locked --workspace --no-fail-fast
 
 step clients that others wrote

@@ -258,6 +258,16 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         shutdown.clone(),
         move |app| tasks::history::run(app, Arc::clone(&recording)),
     ));
+    if let Some(sender) = tasks::remote::sender(app) {
+        running.spawn(tasks::drive(
+            Arc::clone(app),
+            tasks::remote::NAME,
+            seconds(app.config.metering.interval_s),
+            |app| &app.wake.remote,
+            shutdown.clone(),
+            move |app| tasks::remote::run(app, Arc::clone(&sender)),
+        ));
+    }
     running.spawn(tasks::drive(
         Arc::clone(app),
         tasks::retain::NAME,

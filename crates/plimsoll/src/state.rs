@@ -78,6 +78,8 @@ pub struct Wake {
     pub turns: tokio::sync::Notify,
     /// Everything was read: add it to the history.
     pub history: tokio::sync::Notify,
+    /// The history has more: send it on.
+    pub remote: tokio::sync::Notify,
 }
 
 impl App {

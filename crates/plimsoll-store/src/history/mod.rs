@@ -24,7 +24,7 @@ use rusqlite::Connection;
 
 pub use file::HISTORY_FILE;
 pub(crate) use file::SCHEMA_VERSION;
-pub use read::{Ask, Bucket, Extent, Level, Scan, Series};
+pub use read::{Ask, Bucket, Extent, Level, Logged, Scan, Series};
 
 use crate::error::Result;
 use live::Live;
@@ -186,6 +186,12 @@ impl History {
     pub fn knows(&self, entity: &str) -> bool {
         let live = self.live.read().unwrap_or_else(PoisonError::into_inner);
         live.ids.contains_key(entity)
+    }
+
+    /// How many readings were added since the start.
+    #[must_use]
+    pub fn added(&self) -> u64 {
+        locked(&self.writer).added
     }
 
     /// What went wrong since the start.

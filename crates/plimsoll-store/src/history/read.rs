@@ -10,7 +10,7 @@ use std::sync::PoisonError;
 use plimsoll_core::metric::{Kind, Metric};
 use rusqlite::{Connection, OptionalExtension as _, params};
 
-use super::live::{HOUR_MS, hour_of};
+use super::live::{HOUR_MS, hour_of, read_row};
 use super::rollup::{self, FIVE_MS, Spread, Sum};
 use super::samples::Samples;
 use super::wide::{self, Wide, key, parts};
@@ -117,6 +117,15 @@ pub struct Series {
     pub points: Vec<Bucket>,
 }
 
+/// A reading in the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Logged {
+    /// Unix milliseconds.
+    pub at_ms: i64,
+    /// Entities by number, with what was measured.
+    pub rows: Vec<(u32, Vec<(Metric, u64)>)>,
+}
+
 /// What is asked of all entities of a kind.
 #[derive(Debug, Clone, Copy)]
 pub struct Scan<'a> {
@@ -212,6 +221,45 @@ impl History {
         let points = points.map(|(number, sum)| Bucket::of(number * step_ms, kind, sum));
         series.points = points.collect();
         Ok(series)
+    }
+
+    /// The oldest readings after a time that are still in the log, and how many are there in all. The log
+    /// holds the hour that is open and those that are not cut yet.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn log_after(&self, after_ms: i64, limit: usize) -> Result<(Vec<Logged>, u64)> {
+        self.reading(|connection| {
+            let sql = "SELECT count(*) FROM tick WHERE at_ms > ?1";
+            let waiting: i64 = connection.query_row(sql, [after_ms], |row| row.get(0))?;
+            let mut statement = connection.prepare_cached(
+                "SELECT at_ms, body FROM tick WHERE at_ms > ?1 ORDER BY at_ms LIMIT ?2",
+            )?;
+            let mut rows = statement.query(params![after_ms, limit as i64])?;
+            let mut found = Vec::new();
+            while let Some(row) = rows.next()? {
+                let body: Vec<u8> = row.get(1)?;
+                found.push(Logged {
+                    at_ms: row.get(0)?,
+                    rows: read_row(&body).unwrap_or_default(),
+                });
+            }
+            Ok((found, waiting.unsigned_abs()))
+        })
+    }
+
+    /// The key and labels of an entity by its number in the log.
+    ///
+    /// # Errors
+    /// What SQLite says.
+    pub fn named(&self, id: u32) -> Result<Option<(String, Labels)>> {
+        self.reading(|connection| self.entity(connection, id, ""))
+    }
+
+    /// The step of each point of an answer.
+    #[must_use]
+    pub fn step_ms(&self, ask: &Ask<'_>) -> i64 {
+        self.plan(ask).1
     }
 
     /// How finely to read, and the step.

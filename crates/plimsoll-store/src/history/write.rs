@@ -50,6 +50,7 @@ pub(crate) struct Writer {
     /// The hour that is being cut, and the last entity of it that was.
     cutting: Option<(i64, Option<u32>)>,
     newest_ms: i64,
+    pub(crate) added: u64,
     pub(crate) faults: Faults,
 }
 
@@ -95,6 +96,7 @@ impl Writer {
             unsaved: VecDeque::new(),
             cutting: None,
             newest_ms: replayed.newest_ms,
+            added: 0,
             faults: Faults {
                 unreadable: replayed.unreadable,
                 set_aside: aside,
@@ -142,6 +144,7 @@ impl Writer {
                 .push((id, at_ms, totals.clone(), values.unwrap_or_default()));
         }
         self.newest_ms = at_ms;
+        self.added += 1;
         if self.cutting.is_some_and(|(hour, _)| hour == hour_of(at_ms)) {
             self.cutting = None;
         }

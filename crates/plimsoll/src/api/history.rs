@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
 use axum::http::header::{ACCEPT, CONTENT_TYPE};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use jiff::Timestamp;
 use plimsoll_core::entity::SYSTEM_ID;
@@ -23,6 +23,7 @@ use super::problem::{Answer, Problem};
 use crate::meter::Whose;
 use crate::state::App;
 use crate::tasks::history::CONTAINER;
+use crate::tasks::{in_full, remote};
 
 /// The most points in one answer.
 const POINTS_MAX: usize = 10_000;
@@ -291,6 +292,34 @@ pub(super) async fn container(
     answer(&app, subject, which, &headers).await
 }
 
+/// An entity over time, from the store that is configured: the step, and the points.
+async fn series(app: &App, ask: &Ask<'_>) -> Result<(i64, Vec<Bucket>), Problem> {
+    if let Some(remote) = remote::reader(app) {
+        let step_ms = app.history.step_ms(ask);
+        let points = remote.series(ask, step_ms).await.map_err(|error| {
+            let code = StatusCode::BAD_GATEWAY;
+            Problem::new(code, "remote_store", in_full(&error))
+        })?;
+        return Ok((step_ms, points));
+    }
+    let entity = ask.entity.to_owned();
+    let (metric, from_ms, to_ms) = (ask.metric, ask.from_ms, ask.to_ms);
+    let (step_ms, points_max, now_ms) = (ask.step_ms, ask.points_max, ask.now_ms);
+    let series = self::ask(app, move |history| {
+        history.series(&Ask {
+            entity: &entity,
+            metric,
+            from_ms,
+            to_ms,
+            step_ms,
+            points_max,
+            now_ms,
+        })
+    });
+    let series = series.await?;
+    Ok((series.step_ms, series.points))
+}
+
 async fn answer(app: &App, subject: Subject, which: Which, headers: &HeaderMap) -> Answer {
     let now_ms = app.clock.now_ms();
     let (from_ms, to_ms) = period(which.from, which.to, now_ms)?;
@@ -302,18 +331,16 @@ async fn answer(app: &App, subject: Subject, which: Which, headers: &HeaderMap) 
     } = subject;
     let step_ms = which.step.map(|step| step.0);
     let metric = which.metric.metric;
-    let series = ask(app, move |history| {
-        history.series(&Ask {
-            entity: &key,
-            metric,
-            from_ms,
-            to_ms,
-            step_ms,
-            points_max: step_ms.map_or(POINTS, |_| POINTS_MAX),
-            now_ms,
-        })
-    });
-    let series = series.await?;
+    let ask = Ask {
+        entity: &key,
+        metric,
+        from_ms,
+        to_ms,
+        step_ms,
+        points_max: step_ms.map_or(POINTS, |_| POINTS_MAX),
+        now_ms,
+    };
+    let (step_ms, points) = series(app, &ask).await?;
     let asked = &which.metric;
     if Format::of(which.format, headers) == Format::Csv {
         let row = |point: &Bucket| {
@@ -326,9 +353,9 @@ async fn answer(app: &App, subject: Subject, which: Which, headers: &HeaderMap) 
             )
         };
         let head = "time,average,max,total";
-        return Ok(csv(head, series.points.iter().map(row)));
+        return Ok(csv(head, points.iter().map(row)));
     }
-    let points = series.points.iter().map(|point| {
+    let points = points.iter().map(|point| {
         json!([
             point.at_ms,
             asked.shown(point.value),
@@ -338,7 +365,7 @@ async fn answer(app: &App, subject: Subject, which: Which, headers: &HeaderMap) 
     let body = json!({
         "entityType": kind, "entityId": id, "name": name,
         "metric": asked.name, "unit": asked.unit,
-        "from": time(from_ms), "to": time(to_ms), "stepSeconds": series.step_ms as f64 / 1000.0,
+        "from": time(from_ms), "to": time(to_ms), "stepSeconds": step_ms as f64 / 1000.0,
         "points": points.collect::<Vec<Value>>(),
     });
     Ok(Json(body).into_response())

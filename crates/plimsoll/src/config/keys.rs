@@ -14,6 +14,7 @@ use plimsoll_host::request::registry::is_entry;
 use plimsoll_host::subnet::Subnet;
 
 use super::{Address, Config};
+use crate::remote::Url;
 
 /// The shortest interval: below, the work itself fills the time.
 const INTERVAL_MIN_S: f64 = 0.1;
@@ -402,6 +403,35 @@ pub static KEYS: &[Key] = &[
             days(c.metrics.rollup_days)
         },
     },
+    Key {
+        path: "metrics.remote_write_url",
+        set: |c, text| {
+            c.metrics.remote_write_url = some(text);
+            Ok(())
+        },
+        check: |c| url(c.metrics.remote_write_url.as_deref()),
+    },
+    Key {
+        path: "metrics.remote_query_url",
+        set: |c, text| {
+            c.metrics.remote_query_url = some(text);
+            Ok(())
+        },
+        check: |c| url(c.metrics.remote_query_url.as_deref()),
+    },
+    Key {
+        path: "metrics.remote_token_file",
+        set: |c, text| {
+            c.metrics.remote_token_file = some(text).map(Into::into);
+            Ok(())
+        },
+        check: |c| {
+            c.metrics
+                .remote_token_file
+                .as_deref()
+                .map_or(Ok(()), absolute)
+        },
+    },
 ];
 
 fn some(text: &str) -> Option<String> {
@@ -479,6 +509,10 @@ fn absolute(path: &Path) -> Result<(), String> {
     } else {
         Err("must be an absolute path".to_owned())
     }
+}
+
+fn url(text: Option<&str>) -> Result<(), String> {
+    text.map_or(Ok(()), |text| text.parse::<Url>().map(drop))
 }
 
 fn address(text: &str) -> Result<(), String> {
@@ -656,6 +690,15 @@ mod tests {
             ("metrics.five_minutes_days", "6", false),
             ("metrics.rollup_days", "60", true),
             ("metrics.rollup_days", "59", false),
+            (
+                "metrics.remote_write_url",
+                "http://127.0.0.1:9090/api/v1/write",
+                true,
+            ),
+            ("metrics.remote_write_url", "", true),
+            ("metrics.remote_write_url", "https://metrics.lab", false),
+            ("metrics.remote_query_url", "metrics.lab", false),
+            ("metrics.remote_token_file", "token", false),
         ] {
             let key = Key::named(key).unwrap();
             let mut config = Config::default();

@@ -225,6 +225,12 @@ pub struct Metrics {
     pub five_minutes_days: u64,
     /// Days sums of hours and days are kept.
     pub rollup_days: u64,
+    /// Every reading is sent here, too, by Prometheus remote write.
+    pub remote_write_url: Option<String>,
+    /// Histories are read here, by PromQL.
+    pub remote_query_url: Option<String>,
+    /// A file with the bearer token for both.
+    pub remote_token_file: Option<PathBuf>,
 }
 
 impl Default for Metrics {
@@ -233,6 +239,9 @@ impl Default for Metrics {
             raw_days: 7,
             five_minutes_days: 60,
             rollup_days: 400,
+            remote_write_url: None,
+            remote_query_url: None,
+            remote_token_file: None,
         }
     }
 }

@@ -90,6 +90,7 @@ fn record(app: &App, recording: &Mutex<Recording>) -> Result<String, String> {
         tracing::warn!(?faults, "the history has holes");
     }
     added.map_err(|e| format!("the history is not written: {}", in_full(&e)))?;
+    app.wake.remote.notify_one();
     Ok(format!("{count} entities"))
 }
 

@@ -8,6 +8,7 @@ pub mod history;
 pub mod images;
 pub mod networks;
 pub mod reconcile;
+pub mod remote;
 pub mod retain;
 pub mod turns;
 pub mod volumes;
