@@ -87,6 +87,8 @@ pub enum CgroupDirs {
         memory: PathBuf,
         /// `pids.*`.
         pids: PathBuf,
+        /// `blkio.*`: read, and made by the engine.
+        blkio: PathBuf,
     },
     /// One directory for all.
     V2 {
@@ -135,6 +137,7 @@ impl CgroupDirs {
                 cpuacct,
                 memory,
                 pids,
+                ..
             } => vec![cpu, cpuacct, memory, pids],
             Self::V2 { dir } => vec![dir],
         }
@@ -233,6 +236,7 @@ impl Hierarchy {
                 cpuacct: under("cpuacct"),
                 memory: under("memory"),
                 pids: under("pids"),
+                blkio: under("blkio"),
             },
             Version::V2 => CgroupDirs::V2 {
                 dir: self.root.join(relative),

@@ -59,6 +59,7 @@ impl Tree {
                 cpuacct,
                 memory,
                 pids,
+                ..
             } => &[
                 (cpu, "cpu.cfs_quota_us", "-1\n"),
                 (cpu, "cpu.cfs_period_us", "100000\n"),
@@ -673,4 +674,50 @@ fn memory_in_use_keeps_the_old_cap() {
         !real.hierarchy.remove_if_empty(&real.root()).unwrap(),
         "it has children"
     );
+}
+
+#[test]
+fn the_kernel_counts_block_io_once_asked_and_the_rules_go_again() {
+    let Some(real) = Real::new() else { return };
+    let disks = crate::collector::Disks::read(Path::new("/sys")).unwrap();
+    if disks.physical.is_empty() {
+        eprintln!("skipped: this machine has no disk of its own");
+        return;
+    }
+    let (root, all) = (real.root(), disks.physical.len());
+    let CgroupDirs::V1 { blkio, .. } = real.hierarchy.dirs(&root) else {
+        panic!("v1")
+    };
+    let rules = || fs::read_to_string(blkio.join("blkio.throttle.write_bps_device")).unwrap();
+    let count = || real.hierarchy.count_block_io(&root, &disks.physical);
+    assert_eq!(count().unwrap(), all);
+    assert_eq!(count().unwrap(), 0, "once is enough");
+    assert_eq!(rules().lines().count(), all);
+
+    // Beside the test's own program: on a disk, where a temporary folder may not be.
+    let file = std::env::current_exe()
+        .unwrap()
+        .with_extension(format!("probe{}", real.instance.as_str()));
+    let procs = blkio.join("cgroup.procs");
+    let script = format!(
+        "echo $$ > {}; exec dd if=/dev/zero of={} bs=1M count=4 oflag=direct status=none",
+        procs.display(),
+        file.display()
+    );
+    assert!(
+        Command::new("sh")
+            .args(["-c", &script])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let counted = fs::read_to_string(blkio.join("blkio.throttle.io_service_bytes")).unwrap();
+    fs::remove_file(&file).unwrap();
+    let written = counted
+        .lines()
+        .filter_map(|line| line.split_once(" Write ")?.1.parse::<u64>().ok());
+    assert!(written.sum::<u64>() >= 4 * MIB, "{counted}");
+
+    real.hierarchy.lift_block_rules(&root).unwrap();
+    assert_eq!(rules(), "");
 }
