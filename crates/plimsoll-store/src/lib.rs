@@ -34,7 +34,7 @@ use std::time::Duration;
 pub use decisions::DecisionCount;
 pub use error::{Result, StoreError};
 pub use images::Push;
-pub use metrics::{Kept, METRICS_FILE, Metrics, Peak, Tick, UsageTotals};
+pub use metrics::{Counted, Kept, METRICS_FILE, Metrics, Peak, Tick, UsageTotals};
 pub use migrate::SCHEMA_VERSION;
 pub use people::NewMember;
 pub use records::*;

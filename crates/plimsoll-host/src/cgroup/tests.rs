@@ -119,6 +119,42 @@ fn detection_tells_the_versions_apart_and_refuses_neither() {
 }
 
 #[test]
+fn a_process_tells_where_its_container_is() {
+    let proc = tempfile::tempdir().unwrap();
+    let id: ContainerId = "d".repeat(64).parse().unwrap();
+    let says = |text: String| {
+        fs::create_dir_all(proc.path().join("7")).unwrap();
+        fs::write(proc.path().join("7/cgroup"), text).unwrap();
+    };
+    let of = |tree: &Tree| tree.hierarchy.dirs_of_process(proc.path(), 7, &id);
+
+    let tree = Tree::v1();
+    assert!(of(&tree).is_err(), "no such process");
+    says(format!(
+        "9:pids:/docker/{id}\n4:cpu,cpuacct:/docker/{id}/nested\n3:memory:/other/{id}\n1:name=systemd:/\n"
+    ));
+    let at = |path: &str| tree.dir.path().join(format!("{path}/{id}"));
+    let expected = CgroupDirs::V1 {
+        cpu: at("cpu/docker"),
+        cpuacct: at("cpuacct/docker"),
+        memory: at("memory/other"),
+        pids: at("pids/docker"),
+        blkio: at("blkio/docker"),
+    };
+    assert_eq!(of(&tree).unwrap(), Some(expected));
+    says("4:cpu,cpuacct:/\n".to_owned());
+    assert_eq!(of(&tree).unwrap(), None, "the pid was reused");
+
+    let tree = Tree::v2(Driver::Systemd);
+    says(format!("0::/system.slice/docker-{id}.scope/init.scope\n"));
+    let dir = tree
+        .dir
+        .path()
+        .join(format!("system.slice/docker-{id}.scope"));
+    assert_eq!(of(&tree).unwrap(), Some(CgroupDirs::V2 { dir }));
+}
+
+#[test]
 fn cgroups_are_where_the_engine_puts_them() {
     let user = ParentPath::user(Instance::default(), Some(1), 2);
     let id: ContainerId = "d".repeat(64).parse().unwrap();

@@ -208,6 +208,26 @@ impl<K: Eq + Hash + Clone> Collector<K> {
         report
     }
 
+    /// Reads one watched cgroup at once, in full, and keeps its descriptors. `None` when it is not
+    /// watched or gone; the next cycle says so. What was gone before the rest could be read is as it
+    /// was read last.
+    pub fn read_now(&mut self, key: &K, now: Duration) -> Option<Sample> {
+        let entry = self.entries.get_mut(*self.index.get(key)?)?;
+        let mut sample = Sample {
+            at: now,
+            is_carried: false,
+            ..entry.sample
+        };
+        if entry.files.read_cpu(&mut self.reader, &mut sample) == Outcome::Gone {
+            return None;
+        }
+        let _ = entry
+            .files
+            .read_detail(&mut self.reader, &mut sample, false);
+        (entry.sample, entry.primed) = (sample, true);
+        Some(sample)
+    }
+
     fn remove(&mut self, at: usize) -> Entry<K> {
         let mut entry = self.entries.swap_remove(at);
         entry.files.close(&mut self.reader);

@@ -169,6 +169,24 @@ impl Network {
         Ok(())
     }
 
+    /// Reads the counters of one watched namespace at once; `None` when it is not watched or has no
+    /// network.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read_now(&mut self, namespace: Namespace) -> io::Result<Option<Traffic>> {
+        if !self.watched.contains_key(&namespace) {
+            return Ok(None);
+        }
+        let mut found = None;
+        self.cycle(|other, traffic| {
+            if other == namespace {
+                found = Some(traffic);
+            }
+        })?;
+        Ok(found)
+    }
+
     /// Brings the counters of all links up to date. What links that are gone had counted stays with
     /// their namespace.
     fn count(&mut self) -> io::Result<()> {
