@@ -22,6 +22,7 @@ use crate::config::{Address, Config};
 use crate::engine_tls;
 use crate::limits::Limits;
 use crate::meter::Meter;
+use crate::metering::{self, Collecting};
 use crate::state::{App, InFlight, KeyedLocks, Wake};
 use crate::tasks::{self, Shutdown, TaskBoard, collect, ended};
 
@@ -102,6 +103,8 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         capacity,
         instance,
         meter: Meter::default(),
+        collecting: OnceLock::new(),
+        looks: KeyedLocks::default(),
         tasks: TaskBoard::default(),
         wake: Wake::default(),
         container_locks: KeyedLocks::default(),
@@ -145,6 +148,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     if drained.await.is_err() {
         tracing::warn!("some requests took too long and were cut off");
     }
+    metering::end(&app);
     for socket in app.config.gateway_sockets() {
         let _ = std::fs::remove_file(socket);
     }
@@ -179,9 +183,8 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         true => None,
         false => Some(Authority::of(&app.config.data_dir).server_config()?),
     };
-    let mut collecting = collect::Collecting::open(Metrics::open(&app.config.data_dir)?)?;
-    collecting.publish_kept(app);
-    let collecting = Arc::new(Mutex::new(collecting));
+    let collecting = Collecting::open(app, Metrics::open(&app.config.data_dir)?)?;
+    let _ = app.collecting.set(Arc::new(Mutex::new(collecting)));
 
     let mut running = JoinSet::new();
     let end = || ended(shutdown.clone());
@@ -225,7 +228,7 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         seconds(app.config.metering.interval_s),
         |app| &app.wake.collect,
         shutdown.clone(),
-        move |app| collect::run(app, Arc::clone(&collecting)),
+        collect::run,
     ));
     running.spawn(tasks::drive(
         Arc::clone(app),

@@ -14,6 +14,7 @@ use crate::config::Config;
 use crate::labels;
 use crate::limits::Limits;
 use crate::meter::Meter;
+use crate::metering::SharedCollecting;
 use crate::tasks::TaskBoard;
 
 /// A running server. Handed around as `Arc<App>`.
@@ -37,6 +38,10 @@ pub struct App {
     pub instance: Instance,
     /// What containers really use.
     pub meter: Meter,
+    /// What measures it; set when the tasks start.
+    pub collecting: OnceLock<SharedCollecting>,
+    /// One lock a container: whoever looks whether it runs holds it.
+    pub looks: KeyedLocks,
     /// What the background tasks last did.
     pub tasks: TaskBoard,
     /// Wakes a background task before its timer does.

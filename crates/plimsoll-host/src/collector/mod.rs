@@ -135,6 +135,12 @@ impl<K: Eq + Hash + Clone> Collector<K> {
         entry.primed.then_some(entry.sample)
     }
 
+    /// Whether the cgroup of `key` is watched.
+    #[must_use]
+    pub fn is_watched(&self, key: &K) -> bool {
+        self.index.contains_key(key)
+    }
+
     /// How many cgroups are watched.
     #[must_use]
     pub fn len(&self) -> usize {

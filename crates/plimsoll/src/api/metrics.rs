@@ -220,8 +220,23 @@ fn of_the_server(app: &App, decisions: DecisionCount, open_violations: usize) ->
         "plimsoll_collector_cycle_seconds",
         "How long the last reading of all containers took.",
     );
-    cycle.add("", app.meter.cycle_us() as f64 / 1e6);
-    vec![decided, violations, build, up, ok, took, at, runs, cycle]
+    let cost = app.meter.cost();
+    cycle.add("", cost.wall_us as f64 / 1e6);
+    let mut cycle_cpu = Family::new(
+        "plimsoll_collector_cycle_cpu_seconds",
+        "The processor time that the last reading took.",
+    );
+    cycle_cpu.add("", cost.cpu_us as f64 / 1e6);
+    let mut irregular = Family::new(
+        "plimsoll_collector_irregularities_total",
+        "What was not in order about the time between readings, and counters that went back.",
+    );
+    for (what, count) in app.meter.irregular().named() {
+        irregular.add(&format!("what=\"{what}\""), count);
+    }
+    vec![
+        decided, violations, build, up, ok, took, at, runs, cycle, cycle_cpu, irregular,
+    ]
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>, caller: Caller) -> Answer {
