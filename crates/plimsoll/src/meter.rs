@@ -6,6 +6,7 @@ use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
 use plimsoll_core::entity::{ProjectId, TeamId, UserId};
+use plimsoll_host::load::Pressure;
 use plimsoll_store::UsageTotals;
 
 use crate::metering::Irregularities;
@@ -160,6 +161,23 @@ pub struct Stranger {
     pub started_ms: i64,
 }
 
+/// What the whole host uses, containers or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostUse {
+    /// CPU over the last interval, millicores; `None` before the second reading.
+    pub cpu_milli: Option<u64>,
+    /// Memory that nobody could have without taking it from somebody, bytes.
+    pub memory_bytes: u64,
+    /// Processes that want to run, mean of a minute, hundredths.
+    pub load_centi: u64,
+    /// What waits for processors; `None` where the kernel does not offer it. The next two alike.
+    pub cpu_pressure: Option<Pressure>,
+    /// What waits for memory.
+    pub memory_pressure: Option<Pressure>,
+    /// What waits for disks.
+    pub block_pressure: Option<Pressure>,
+}
+
 /// What a reading cost.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Cost {
@@ -178,6 +196,8 @@ pub struct Reading {
     pub containers: HashMap<String, ContainerUse>,
     /// Running containers that are nobody's.
     pub strangers: Vec<Stranger>,
+    /// The whole host; `None` where the kernel does not say.
+    pub host: Option<HostUse>,
     /// What it cost.
     pub cost: Cost,
     /// What was not in order since the server started.
@@ -211,6 +231,12 @@ impl Meter {
     #[must_use]
     pub fn strangers(&self) -> Vec<Stranger> {
         self.read().strangers.clone()
+    }
+
+    /// The whole host, as last read.
+    #[must_use]
+    pub fn host(&self) -> Option<HostUse> {
+        self.read().host
     }
 
     /// What the last reading cost.

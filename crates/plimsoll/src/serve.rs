@@ -22,7 +22,7 @@ use crate::config::{Address, Config};
 use crate::engine_tls;
 use crate::limits::Limits;
 use crate::meter::Meter;
-use crate::metering::{self, Collecting};
+use crate::metering::{self, Cadence, Collecting};
 use crate::state::{App, InFlight, KeyedLocks, Wake};
 use crate::tasks::{self, Shutdown, TaskBoard, collect, ended};
 
@@ -104,6 +104,7 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         instance,
         meter: Meter::default(),
         collecting: OnceLock::new(),
+        cadence: Cadence::default(),
         looks: KeyedLocks::default(),
         tasks: TaskBoard::default(),
         wake: Wake::default(),
@@ -222,10 +223,13 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         shutdown.clone(),
         tasks::caps::run,
     ));
-    running.spawn(tasks::drive(
+    running.spawn(tasks::drive_at(
         Arc::clone(app),
         collect::NAME,
-        seconds(app.config.metering.interval_s),
+        |app| {
+            app.cadence
+                .interval(app.clock.monotonic(), &app.config.metering)
+        },
         |app| &app.wake.collect,
         shutdown.clone(),
         collect::run,

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use plimsoll_core::admit::Violation;
 use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
 use plimsoll_core::remedy::Remedy;
+use plimsoll_host::load::Pressure;
 use plimsoll_store::{
     Cert, Decision, Member, Project, Quota, Reservation, Team, Token, User, ViolationRecord,
 };
@@ -13,7 +14,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::config::Ports;
-use crate::meter::{ContainerUse, Stranger, Usage};
+use crate::meter::{ContainerUse, HostUse, Stranger, Usage};
 
 const MS_PER_HOUR: f64 = 3.6e6;
 const NS_PER_HOUR: f64 = 3.6e12;
@@ -252,6 +253,21 @@ pub(super) fn stranger(s: &Stranger, used: Option<ContainerUse>) -> Value {
     json!({
         "containerId": s.id, "containerName": s.name, "image": s.image,
         "startedAt": time(s.started_ms), "usage": container_usage(used),
+    })
+}
+
+/// The whole host; null where the kernel does not say.
+pub(super) fn host_use(used: Option<HostUse>) -> Value {
+    let pressure = |p: Option<Pressure>| p.map(|p| p.some as f64 / 10_000.0);
+    used.map_or(Value::Null, |u| {
+        json!({
+            "cpuCores": u.cpu_milli.map(|m| Dimension::Cpu.to_human(m)),
+            "memoryGB": Dimension::Memory.to_human(u.memory_bytes),
+            "load": u.load_centi as f64 / 100.0,
+            "cpuPressure": pressure(u.cpu_pressure),
+            "memoryPressure": pressure(u.memory_pressure),
+            "blockPressure": pressure(u.block_pressure),
+        })
     })
 }
 

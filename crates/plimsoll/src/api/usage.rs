@@ -98,6 +98,7 @@ pub(super) async fn system(State(app): State<Arc<App>>, caller: Caller) -> Answe
         .with(plimsoll_core::Dimension::Cpu, app.capacity.cpu.0)
         .with(plimsoll_core::Dimension::Memory, app.capacity.memory.0);
     let capacity = output::amounts("", &capacity);
+    body.insert("host".to_owned(), output::host_use(app.meter.host()));
     let shown = ["cpuCores", "memoryGB"].map(|name| (name.to_owned(), capacity[name].clone()));
     body.insert(
         "capacity".to_owned(),

@@ -8,8 +8,10 @@
 //!
 //! This module must not decide anything about limits, and asks the engine only in [`found`].
 
+mod cadence;
 pub mod found;
 mod held;
+mod host;
 mod sums;
 mod timeline;
 
@@ -31,9 +33,11 @@ use crate::caps::parent;
 use crate::meter::{ContainerUse, Cost, Reading, Stranger, Usage, Whose};
 use crate::state::App;
 use crate::tasks::in_full;
+pub use cadence::Cadence;
 use found::Running;
 pub use held::Owner;
 use held::{Held, add, everyone, since};
+use host::Host;
 use sums::Sums;
 use timeline::Span;
 use timeline::Timeline;
@@ -82,6 +86,7 @@ pub struct Collecting {
     /// CPU counters of parents as accounted.
     parents: HashMap<Parent, u64>,
     last_parents: HashMap<Parent, Sample>,
+    host: Host,
     sums: Sums,
     timeline: Timeline,
     readings: u64,
@@ -140,6 +145,7 @@ impl Collecting {
             kept,
             parents: parents.collect(),
             last_parents: HashMap::new(),
+            host: Host::default(),
             sums,
             timeline: Timeline::default(),
             readings: 0,
@@ -364,6 +370,7 @@ impl Collecting {
             entities,
             containers,
             strangers: self.strangers(),
+            host: self.host.read(began.monotonic),
             cost: Cost {
                 wall_us: micros(app.clock.monotonic().saturating_sub(began.monotonic)),
                 cpu_us: micros(app.clock.thread_cpu().saturating_sub(cpu_began)),

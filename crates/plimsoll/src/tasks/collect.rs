@@ -1,7 +1,6 @@
 //! Reads what containers use, again and again, and holds it against limits.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use plimsoll_core::Dimension;
 use plimsoll_core::admit::LevelKind;
@@ -29,23 +28,29 @@ pub async fn run(app: Arc<App>) -> Result<String, String> {
     let Some(collecting) = app.collecting.get() else {
         return Err("the metrics are not open".to_owned());
     };
+    let metering = &app.config.metering;
+    // Where events ask for one reading after the other they share one.
+    tokio::time::sleep(app.cadence.wait(app.clock.monotonic(), metering)).await;
     let mut collecting = Arc::clone(collecting).lock_owned().await;
-    let interval = Duration::from_secs_f64(app.config.metering.interval_s);
+    let now = app.clock.monotonic();
+    let interval = app.cadence.interval(now, metering);
     let (reader, hierarchy) = (Arc::clone(&app), facts.hierarchy.clone());
     let read = move || collecting.cycle(&reader, &hierarchy, interval);
     let outcome = tokio::task::spawn_blocking(read)
         .await
         .map_err(|e| e.to_string())?;
+    app.cadence.note(false, now, metering);
     outcome.saved.map_err(|e| in_full(&e))?;
-    follow_limits(&app, outcome.now)
-        .await
-        .map_err(|e| in_full(&e))?;
+    let is_near = follow_limits(&app, outcome.now).await;
+    let is_near = is_near.map_err(|e| in_full(&e))?;
+    app.cadence.note(is_near, now, metering);
     Ok(outcome.summary)
 }
 
-/// Holds measured use against limits.
-async fn follow_limits(app: &App, watched: Vec<(Whose, Usage)>) -> Result<(), StoreError> {
+/// Holds measured use against limits; returns whether any is near.
+async fn follow_limits(app: &App, watched: Vec<(Whose, Usage)>) -> Result<bool, StoreError> {
     let mut measured = Vec::new();
+    let mut is_near = false;
     for (whose, usage) in watched {
         let (level, kind, entity) = match whose {
             Whose::System | Whose::Unmanaged | Whose::Project(_) => continue,
@@ -71,9 +76,13 @@ async fn follow_limits(app: &App, watched: Vec<(Whose, Usage)>) -> Result<(), St
             (Dimension::Memory, usage.memory_bytes),
         ] {
             let limit = standing.limits[dimension].at_most();
-            let over = limit.is_some_and(|limit| {
-                u128::from(used) * 1000 > u128::from(limit) * u128::from(OVER_PERMILLE)
-            });
+            let is_above = |permille: u64| {
+                limit.is_some_and(|limit| {
+                    u128::from(used) * 1000 > u128::from(limit) * u128::from(permille)
+                })
+            };
+            is_near |= is_above(app.config.metering.near_limit_percent * 10);
+            let over = is_above(OVER_PERMILLE);
             let used = if over {
                 used
             } else {
@@ -90,7 +99,10 @@ async fn follow_limits(app: &App, watched: Vec<(Whose, Usage)>) -> Result<(), St
         }
     }
     if measured.is_empty() {
-        return Ok(());
+        return Ok(is_near);
     }
-    app.store.follow_use(measured, app.clock.now_ms()).await
+    app.store
+        .follow_use(measured, app.clock.now_ms())
+        .await
+        .map(|()| is_near)
 }
