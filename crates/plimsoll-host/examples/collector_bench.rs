@@ -64,6 +64,7 @@ fn files(dirs: &CgroupDirs) -> Vec<PathBuf> {
             cpuacct,
             memory,
             pids,
+            blkio,
         } => [
             all(cpuacct, &["cpuacct.usage"]),
             all(cpu, &["cpu.stat"]),
@@ -78,6 +79,7 @@ fn files(dirs: &CgroupDirs) -> Vec<PathBuf> {
                 ],
             ),
             all(pids, &["pids.current"]),
+            all(blkio, &["blkio.throttle.io_service_bytes_recursive"]),
         ]
         .concat(),
         CgroupDirs::V2 { dir } => all(
@@ -89,6 +91,7 @@ fn files(dirs: &CgroupDirs) -> Vec<PathBuf> {
                 "memory.peak",
                 "memory.events",
                 "pids.current",
+                "io.stat",
             ],
         ),
     }
@@ -118,7 +121,7 @@ fn run(hierarchy: &Hierarchy, paths: &[ParentPath], cycles: usize) -> Result<()>
     for path in paths {
         hierarchy.apply(path, Caps::default())?;
     }
-    let limit = raise_descriptor_limit(n as u64 * 8 + 100)?;
+    let limit = raise_descriptor_limit(n as u64 * 10 + 100)?;
     let descriptors_max = usize::try_from(limit)?.saturating_sub(100);
 
     let mut sum = 0;
@@ -131,6 +134,7 @@ fn run(hierarchy: &Hierarchy, paths: &[ParentPath], cycles: usize) -> Result<()>
         let mut collector = Collector::new(Settings {
             detail_every,
             descriptors_max,
+            stacked: Vec::new(),
         });
         for (key, path) in paths.iter().enumerate() {
             collector.watch(key, hierarchy.dirs(path));

@@ -1,7 +1,7 @@
 //! What a Linux host and its container engine say, and the few things Plimsoll asks of them.
 //!
 //! [`engine`] speaks to the container engine, [`cgroup`] reads and writes kernel caps,
-//! [`collector`] reads counters, [`capacity`] says how much there is, [`peer`] says which container
+//! [`collector`] reads counters, [`network`] those of links, [`capacity`] says how much there is, [`load`] how much of the host is in use, [`peer`] says which container
 //! a process is in, [`request`] judges what a tenant asks the engine for.
 //!
 //! This crate does not know quotas, SQL or the HTTP API that Plimsoll serves. It reads no clock and
@@ -16,6 +16,8 @@ pub mod engine;
 pub mod folders;
 pub mod ids;
 pub mod listening;
+pub mod load;
+pub mod network;
 pub mod os_user;
 pub mod peer;
 pub mod request;

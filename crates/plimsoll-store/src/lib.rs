@@ -37,7 +37,7 @@ pub use backup::{backup, check_measured, restore};
 pub use decisions::DecisionCount;
 pub use error::{Result, StoreError};
 pub use images::Push;
-pub use metrics::{Kept, METRICS_FILE, Metrics, Peak, Tick, UsageTotals};
+pub use metrics::{Counted, Kept, METRICS_FILE, Metrics, Peak, Tick, UsageTotals};
 pub use migrate::SCHEMA_VERSION;
 pub use people::NewMember;
 pub use records::*;

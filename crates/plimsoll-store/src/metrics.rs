@@ -7,15 +7,23 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use rusqlite::{Connection, params};
+use rusqlite::{Connection, OptionalExtension as _, Transaction, params};
 
 use crate::error::{Result, StoreError};
 
 /// The metrics' file in the data directory.
 pub const METRICS_FILE: &str = "metrics.db";
 
-const SCHEMA: &str = include_str!("migrations/sqlite_001_metrics.sql");
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+const MIGRATIONS: [&str; 2] = [
+    include_str!("migrations/sqlite_001_metrics.sql"),
+    include_str!("migrations/sqlite_002_metrics.sql"),
+];
+pub(crate) const SCHEMA_VERSION: u32 = 2;
+
+const TOTAL_COLUMNS: &str = "entity, runtime_ms, cpu_ns, memory_byte_ms, received_bytes, sent_bytes, \
+    block_read_bytes, block_written_bytes, oom_kills, seen_cpu_ns";
+const CONTAINER_COLUMNS: &str = "id, started_ms, cpu_ns, received_bytes, sent_bytes, \
+    block_read_bytes, block_written_bytes, oom_kills";
 
 /// What an entity used in sum.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -26,6 +34,38 @@ pub struct UsageTotals {
     pub cpu_ns: u64,
     /// Working set over time, byte-milliseconds.
     pub memory_byte_ms: u128,
+    /// Received from the network, bytes.
+    pub received_bytes: u64,
+    /// Sent to the network, bytes.
+    pub sent_bytes: u64,
+    /// Read from disks, bytes.
+    pub block_read_bytes: u64,
+    /// Written to disks, bytes.
+    pub block_written_bytes: u64,
+    /// Processes killed for lack of memory.
+    pub oom_kills: u64,
+    /// The part of `cpu_ns` that was seen in containers themselves. The rest is of containers that
+    /// lived too short to be read to their end.
+    pub seen_cpu_ns: u64,
+}
+
+/// What a container had counted when it was last accounted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counted {
+    /// When it started, Unix milliseconds: with another start its counters begin anew.
+    pub started_ms: i64,
+    /// CPU time, nanoseconds.
+    pub cpu_ns: u64,
+    /// Received from the network, bytes.
+    pub received_bytes: u64,
+    /// Sent to the network, bytes.
+    pub sent_bytes: u64,
+    /// Read from disks, bytes.
+    pub block_read_bytes: u64,
+    /// Written to disks, bytes.
+    pub block_written_bytes: u64,
+    /// Processes killed for lack of memory.
+    pub oom_kills: u64,
 }
 
 /// The most that was measured in a span of time.
@@ -50,6 +90,10 @@ pub struct Kept {
     pub peaks: HashMap<String, Vec<Peak>>,
     /// CPU counters (nanoseconds) by cgroup key, as last accounted.
     pub counters: HashMap<String, u64>,
+    /// Containers' counters by the engine's id, as last accounted.
+    pub containers: HashMap<String, Counted>,
+    /// When the last tick was, Unix milliseconds.
+    pub last_tick_ms: Option<i64>,
 }
 
 /// What one tick changes, or several of which the earlier could not be written.
@@ -61,6 +105,10 @@ pub struct Tick {
     pub peaks: HashMap<(String, i64), Peak>,
     /// CPU counters as accounted in these totals; `None` where the cgroup is gone.
     pub counters: HashMap<String, Option<u64>>,
+    /// Containers' counters as accounted; `None` where the container is gone, and its totals with it.
+    pub containers: HashMap<String, Option<Counted>>,
+    /// When it was, Unix milliseconds.
+    pub at_ms: i64,
     /// Peaks of spans before this are dropped.
     pub keep_from_ms: i64,
 }
@@ -88,9 +136,9 @@ impl Metrics {
                 known: SCHEMA_VERSION,
             });
         }
-        if found == 0 {
+        for (version, migration) in (1..).zip(MIGRATIONS).skip(found as usize) {
             connection.execute_batch(&format!(
-                "BEGIN; {SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+                "BEGIN; {migration} PRAGMA user_version = {version}; COMMIT;"
             ))?;
         }
         Ok(Self { connection })
@@ -105,7 +153,7 @@ impl Metrics {
         let unsigned = |row: &rusqlite::Row<'_>, column| row.get(column).map(i64::unsigned_abs);
         let mut statement = self
             .connection
-            .prepare("SELECT entity, runtime_ms, cpu_ns, memory_byte_ms FROM total")?;
+            .prepare(&format!("SELECT {TOTAL_COLUMNS} FROM total"))?;
         let mut rows = statement.query([])?;
         while let Some(row) = rows.next()? {
             let memory: String = row.get(3)?;
@@ -115,6 +163,12 @@ impl Metrics {
                 memory_byte_ms: memory
                     .parse()
                     .map_err(|_| StoreError::Corrupt(format!("a total of {memory} byte-ms")))?,
+                received_bytes: unsigned(row, 4)?,
+                sent_bytes: unsigned(row, 5)?,
+                block_read_bytes: unsigned(row, 6)?,
+                block_written_bytes: unsigned(row, 7)?,
+                oom_kills: unsigned(row, 8)?,
+                seen_cpu_ns: unsigned(row, 9)?,
             };
             kept.totals.insert(row.get(0)?, totals);
         }
@@ -138,6 +192,26 @@ impl Metrics {
         while let Some(row) = rows.next()? {
             kept.counters.insert(row.get(0)?, unsigned(row, 1)?);
         }
+        let mut statement = self
+            .connection
+            .prepare(&format!("SELECT {CONTAINER_COLUMNS} FROM container"))?;
+        let mut rows = statement.query([])?;
+        while let Some(row) = rows.next()? {
+            let counted = Counted {
+                started_ms: row.get(1)?,
+                cpu_ns: unsigned(row, 2)?,
+                received_bytes: unsigned(row, 3)?,
+                sent_bytes: unsigned(row, 4)?,
+                block_read_bytes: unsigned(row, 5)?,
+                block_written_bytes: unsigned(row, 6)?,
+                oom_kills: unsigned(row, 7)?,
+            };
+            kept.containers.insert(row.get(0)?, counted);
+        }
+        kept.last_tick_ms = self
+            .connection
+            .query_row("SELECT at_ms FROM last_tick", [], |row| row.get(0))
+            .optional()?;
         Ok(kept)
     }
 
@@ -148,17 +222,22 @@ impl Metrics {
     pub fn save(&mut self, tick: &Tick) -> Result<()> {
         let tx = self.connection.transaction()?;
         {
-            let mut total = tx.prepare_cached(
-                "INSERT INTO total (entity, runtime_ms, cpu_ns, memory_byte_ms) VALUES (?1, ?2, ?3, ?4)
-                 ON CONFLICT (entity) DO UPDATE
-                 SET runtime_ms = ?2, cpu_ns = ?3, memory_byte_ms = ?4",
-            )?;
+            let mut total = tx.prepare_cached(&format!(
+                "INSERT OR REPLACE INTO total ({TOTAL_COLUMNS})
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)"
+            ))?;
             for (key, t) in &tick.totals {
                 total.execute(params![
                     key,
                     t.runtime_ms.cast_signed(),
                     t.cpu_ns.cast_signed(),
-                    t.memory_byte_ms.to_string()
+                    t.memory_byte_ms.to_string(),
+                    t.received_bytes.cast_signed(),
+                    t.sent_bytes.cast_signed(),
+                    t.block_read_bytes.cast_signed(),
+                    t.block_written_bytes.cast_signed(),
+                    t.oom_kills.cast_signed(),
+                    t.seen_cpu_ns.cast_signed()
                 ])?;
             }
             let mut peak = tx.prepare_cached(
@@ -188,6 +267,9 @@ impl Metrics {
                     None => gone.execute([key])?,
                 };
             }
+            save_containers(&tx, &tick.containers)?;
+            tx.prepare_cached("INSERT OR REPLACE INTO last_tick (id, at_ms) VALUES (1, ?1)")?
+                .execute([tick.at_ms])?;
             tx.prepare_cached("DELETE FROM peak WHERE from_ms < ?1")?
                 .execute([tick.keep_from_ms])?;
         }
@@ -196,9 +278,57 @@ impl Metrics {
     }
 }
 
+fn save_containers(tx: &Transaction<'_>, all: &HashMap<String, Option<Counted>>) -> Result<()> {
+    let mut put = tx.prepare_cached(&format!(
+        "INSERT OR REPLACE INTO container ({CONTAINER_COLUMNS})
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)"
+    ))?;
+    let mut gone = tx.prepare_cached("DELETE FROM container WHERE id = ?1")?;
+    let mut total = tx.prepare_cached("DELETE FROM total WHERE entity = 'container:' || ?1")?;
+    for (id, counted) in all {
+        let Some(c) = counted else {
+            gone.execute([id])?;
+            total.execute([id])?;
+            continue;
+        };
+        put.execute(params![
+            id,
+            c.started_ms,
+            c.cpu_ns.cast_signed(),
+            c.received_bytes.cast_signed(),
+            c.sent_bytes.cast_signed(),
+            c.block_read_bytes.cast_signed(),
+            c.block_written_bytes.cast_signed(),
+            c.oom_kills.cast_signed()
+        ])?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_file_of_the_first_schema_goes_on() {
+        let dir = tempfile::tempdir().unwrap();
+        let old = Connection::open(dir.path().join(METRICS_FILE)).unwrap();
+        let first = MIGRATIONS[0];
+        let row = "INSERT INTO total VALUES ('system', 1, 2, '3')";
+        old.execute_batch(&format!("{first} {row}; PRAGMA user_version = 1;"))
+            .unwrap();
+        drop(old);
+        let kept = Metrics::open(dir.path()).unwrap().load().unwrap();
+        let totals = UsageTotals {
+            runtime_ms: 1,
+            cpu_ns: 2,
+            memory_byte_ms: 3,
+            ..UsageTotals::default()
+        };
+        assert_eq!(kept.totals["system"], totals);
+        assert_eq!(kept.last_tick_ms, None);
+        assert!(Metrics::open(dir.path()).is_ok(), "once is enough");
+    }
 
     #[test]
     fn what_was_saved_is_there_after_a_restart() {
@@ -207,6 +337,21 @@ mod tests {
             runtime_ms: 5,
             cpu_ns: 7,
             memory_byte_ms: u128::from(u64::MAX) * 3,
+            received_bytes: 11,
+            sent_bytes: 12,
+            block_read_bytes: 13,
+            block_written_bytes: 14,
+            oom_kills: 15,
+            seen_cpu_ns: 6,
+        };
+        let counted = Counted {
+            started_ms: -1,
+            cpu_ns: 2,
+            received_bytes: 3,
+            sent_bytes: 4,
+            block_read_bytes: 5,
+            block_written_bytes: 6,
+            oom_kills: 7,
         };
         let peak = Peak {
             from_ms: 100,
@@ -217,7 +362,12 @@ mod tests {
         {
             let mut metrics = Metrics::open(dir.path()).unwrap();
             let tick = Tick {
-                totals: HashMap::from([("user:a".into(), totals)]),
+                totals: HashMap::from([("user:a".into(), totals), ("container:y".into(), totals)]),
+                containers: HashMap::from([
+                    ("x".into(), Some(counted)),
+                    ("y".into(), Some(counted)),
+                ]),
+                at_ms: 50,
                 peaks: HashMap::from([(("user:a".into(), 100), peak)]),
                 counters: HashMap::from([("c".into(), Some(9)), ("d".into(), Some(1))]),
                 ..Tick::default()
@@ -231,13 +381,17 @@ mod tests {
             let tick = Tick {
                 peaks: HashMap::from([(("user:a".into(), 100), lower)]),
                 counters: HashMap::from([("d".into(), None)]),
+                containers: HashMap::from([("y".into(), None)]),
+                at_ms: 60,
                 ..Tick::default()
             };
             metrics.save(&tick).unwrap();
         }
         let mut metrics = Metrics::open(dir.path()).unwrap();
         let kept = metrics.load().unwrap();
-        assert_eq!(kept.totals["user:a"], totals);
+        assert_eq!(kept.totals, HashMap::from([("user:a".to_owned(), totals)]));
+        assert_eq!(kept.containers, HashMap::from([("x".to_owned(), counted)]));
+        assert_eq!(kept.last_tick_ms, Some(60));
         assert_eq!(
             kept.peaks["user:a"],
             [Peak {

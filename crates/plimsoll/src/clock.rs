@@ -6,6 +6,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
+use crate::metering::{Moment, milliseconds};
+
 /// Wall-clock and monotonic time. Tests move it forward with [`Clock::advance`].
 #[derive(Debug, Clone)]
 pub struct Clock {
@@ -47,6 +49,35 @@ impl Clock {
     pub fn monotonic(&self) -> Duration {
         let moved = u64::try_from(self.moved_ms.load(Ordering::Relaxed)).unwrap_or(0);
         self.started.elapsed() + Duration::from_millis(moved)
+    }
+
+    /// The monotonic millisecond of a moment of the past; now for one that is yet to come.
+    #[must_use]
+    pub fn monotonic_ms_of(&self, wall_ms: i64) -> u64 {
+        let ago = u64::try_from(self.now_ms().saturating_sub(wall_ms)).unwrap_or(0);
+        milliseconds(self.monotonic()).saturating_sub(ago)
+    }
+
+    /// All clocks at this moment.
+    #[must_use]
+    pub fn moment(&self) -> Moment {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let seconds = u64::try_from(boot.tv_sec).unwrap_or(0);
+        let moved = u64::try_from(self.moved_ms.load(Ordering::Relaxed)).unwrap_or(0);
+        Moment {
+            wall_ms: self.now_ms(),
+            monotonic: self.monotonic(),
+            boot: Duration::new(seconds, u32::try_from(boot.tv_nsec).unwrap_or(0))
+                + Duration::from_millis(moved),
+        }
+    }
+
+    /// Processor time that this thread has used.
+    #[must_use]
+    pub fn thread_cpu(&self) -> Duration {
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let seconds = u64::try_from(used.tv_sec).unwrap_or(0);
+        Duration::new(seconds, u32::try_from(used.tv_nsec).unwrap_or(0))
     }
 
     /// Moves both times forward.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use plimsoll_core::entity::ReservationId;
+use plimsoll_host::cgroup::Instance;
 
 /// Everything under it is Plimsoll's.
 pub const PREFIX: &str = "plimsoll.";
@@ -19,6 +20,14 @@ pub const TEAM: &str = "plimsoll.team";
 pub const PROJECT: &str = "plimsoll.project";
 /// The host ports it publishes and what was asked in place of each: `20030:8080,20001:0`.
 pub const PORTS: &str = "plimsoll.ports";
+
+/// Whether labels name this instance.
+#[must_use]
+pub fn is_of(instance: &Instance, labels: &BTreeMap<String, String>) -> bool {
+    labels
+        .get(INSTANCE)
+        .is_some_and(|name| name == instance.as_str())
+}
 
 /// The reservation that labels name.
 #[must_use]

@@ -23,6 +23,7 @@ pub mod install;
 pub mod labels;
 pub mod limits;
 pub mod meter;
+pub mod metering;
 pub mod remote;
 pub mod serve;
 pub mod settle;

@@ -5,7 +5,11 @@
 use std::collections::HashMap;
 use std::sync::{PoisonError, RwLock};
 
-use plimsoll_core::entity::{TeamId, UserId};
+use plimsoll_core::entity::{ProjectId, TeamId, UserId};
+use plimsoll_host::load::Pressure;
+use plimsoll_store::UsageTotals;
+
+use crate::metering::Irregularities;
 
 /// Whose use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -16,6 +20,10 @@ pub enum Whose {
     Team(TeamId),
     /// A user's, in teams too.
     User(UserId),
+    /// Containers made past Plimsoll, which are nobody's.
+    Unmanaged,
+    /// A project's, of a team or a user.
+    Project(ProjectId),
 }
 
 impl Whose {
@@ -26,6 +34,21 @@ impl Whose {
             Self::System => "system".to_owned(),
             Self::Team(id) => format!("team:{id}"),
             Self::User(id) => format!("user:{id}"),
+            Self::Unmanaged => "unmanaged".to_owned(),
+            Self::Project(id) => format!("project:{id}"),
+        }
+    }
+
+    /// The other way.
+    #[must_use]
+    pub fn from_key(key: &str) -> Option<Self> {
+        match key.split_once(':') {
+            None if key == "system" => Some(Self::System),
+            None if key == "unmanaged" => Some(Self::Unmanaged),
+            Some(("team", id)) => id.parse().ok().map(Self::Team),
+            Some(("user", id)) => id.parse().ok().map(Self::User),
+            Some(("project", id)) => id.parse().ok().map(Self::Project),
+            _ => None,
         }
     }
 }
@@ -41,6 +64,10 @@ pub struct Usage {
     pub pids: u64,
     /// Running containers.
     pub containers: u64,
+    /// Over the network and to disks, bytes a second.
+    pub flows: Flows,
+    /// TCP sockets in use, those that listen included.
+    pub connections: u64,
     /// Peak of the last 24 h, millicores.
     pub peak_cpu_milli: u64,
     /// Peak of the last 24 h, bytes.
@@ -53,12 +80,47 @@ pub struct Usage {
     pub total_cpu_ns: u64,
     /// Working set over time, byte-milliseconds.
     pub total_memory_byte_ms: u128,
+    /// Received from the network, bytes.
+    pub total_received_bytes: u64,
+    /// Sent to the network, bytes.
+    pub total_sent_bytes: u64,
+    /// Read from disks, bytes.
+    pub total_block_read_bytes: u64,
+    /// Written to disks, bytes.
+    pub total_block_written_bytes: u64,
+    /// Processes killed for lack of memory.
+    pub total_oom_kills: u64,
+    /// The part of the CPU time that only the cgroup above the containers saw, nanoseconds: of those
+    /// that lived too short to be read to their end.
+    pub total_short_lived_cpu_ns: u64,
     /// When it was measured, Unix milliseconds; `None` before the first reading.
     pub updated_ms: Option<i64>,
 }
 
+/// What goes over the network and to disks, bytes a second.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Flows {
+    /// Received from the network.
+    pub received: u64,
+    /// Sent to the network.
+    pub sent: u64,
+    /// Read from disks.
+    pub block_read: u64,
+    /// Written to disks.
+    pub block_written: u64,
+}
+
+impl std::ops::AddAssign for Flows {
+    fn add_assign(&mut self, more: Self) {
+        self.received += more.received;
+        self.sent += more.sent;
+        self.block_read += more.block_read;
+        self.block_written += more.block_written;
+    }
+}
+
 /// Measured use of one container.
-#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ContainerUse {
     /// CPU over the last interval, millicores; `None` before the second reading.
     pub cpu_milli: Option<u64>,
@@ -68,10 +130,61 @@ pub struct ContainerUse {
     pub memory_peak_bytes: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
-    /// How often the kernel killed in it for memory.
+    /// How often the kernel killed in it for memory, since it started.
     pub oom_kills: Option<u64>,
+    /// Share of the periods in which its CPU cap held it back, thousandths; `None` without a cap.
+    pub throttled_permille: Option<u64>,
+    /// Over the network and to disks, bytes a second; `None` before the second reading.
+    pub flows: Option<Flows>,
+    /// TCP sockets in use, those that listen included; `None` where it has no network of its own.
+    pub connections: Option<u64>,
+    /// In sum, over all its runs.
+    pub totals: UsageTotals,
+    /// When it started, Unix milliseconds.
+    pub started_ms: i64,
+    /// It ended since the reading before; this is its last.
+    pub has_ended: bool,
     /// When it was measured, Unix milliseconds.
     pub updated_ms: i64,
+}
+
+/// A running container that was made past Plimsoll.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stranger {
+    /// The engine's id.
+    pub id: String,
+    /// The engine's name for it.
+    pub name: String,
+    /// The image as it was named at create.
+    pub image: String,
+    /// When it started, Unix milliseconds.
+    pub started_ms: i64,
+}
+
+/// What the whole host uses, containers or not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostUse {
+    /// CPU over the last interval, millicores; `None` before the second reading.
+    pub cpu_milli: Option<u64>,
+    /// Memory that nobody could have without taking it from somebody, bytes.
+    pub memory_bytes: u64,
+    /// Processes that want to run, mean of a minute, hundredths.
+    pub load_centi: u64,
+    /// What waits for processors; `None` where the kernel does not offer it. The next two alike.
+    pub cpu_pressure: Option<Pressure>,
+    /// What waits for memory.
+    pub memory_pressure: Option<Pressure>,
+    /// What waits for disks.
+    pub block_pressure: Option<Pressure>,
+}
+
+/// What a reading cost.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
+    /// How long it took, microseconds.
+    pub wall_us: u64,
+    /// The processor time it took, microseconds.
+    pub cpu_us: u64,
 }
 
 /// One reading of everything.
@@ -81,8 +194,14 @@ pub struct Reading {
     pub entities: HashMap<Whose, Usage>,
     /// By the engine's container id.
     pub containers: HashMap<String, ContainerUse>,
-    /// How long the reading took, microseconds.
-    pub cycle_us: u64,
+    /// Running containers that are nobody's.
+    pub strangers: Vec<Stranger>,
+    /// The whole host; `None` where the kernel does not say.
+    pub host: Option<HostUse>,
+    /// What it cost.
+    pub cost: Cost,
+    /// What was not in order since the server started.
+    pub irregular: Irregularities,
 }
 
 /// The last reading.
@@ -108,10 +227,28 @@ impl Meter {
         self.read().containers.get(id).copied()
     }
 
-    /// How long the last reading took, microseconds.
+    /// Running containers that are nobody's, as last read.
     #[must_use]
-    pub fn cycle_us(&self) -> u64 {
-        self.read().cycle_us
+    pub fn strangers(&self) -> Vec<Stranger> {
+        self.read().strangers.clone()
+    }
+
+    /// The whole host, as last read.
+    #[must_use]
+    pub fn host(&self) -> Option<HostUse> {
+        self.read().host
+    }
+
+    /// What the last reading cost.
+    #[must_use]
+    pub fn cost(&self) -> Cost {
+        self.read().cost
+    }
+
+    /// What was not in order since the server started.
+    #[must_use]
+    pub fn irregular(&self) -> Irregularities {
+        self.read().irregular
     }
 
     /// The last reading, whole.

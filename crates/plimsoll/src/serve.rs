@@ -22,6 +22,7 @@ use crate::config::{Address, Config};
 use crate::engine_tls;
 use crate::limits::Limits;
 use crate::meter::Meter;
+use crate::metering::{self, Cadence, Collecting};
 use crate::state::{App, InFlight, KeyedLocks, SharedLocks, Wake};
 use crate::tasks::{self, Shutdown, TaskBoard, collect, ended};
 
@@ -119,6 +120,9 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         capacity,
         instance,
         meter: Meter::default(),
+        collecting: OnceLock::new(),
+        cadence: Cadence::default(),
+        looks: KeyedLocks::default(),
         tasks: TaskBoard::default(),
         wake: Wake::default(),
         container_locks: KeyedLocks::default(),
@@ -167,6 +171,7 @@ pub async fn serve(config: Config) -> Result<(), ServeError> {
     drop(running);
     // Containers that stood still for a copy go on.
     let _ = tokio::time::timeout(DRAIN, app.standstill.idle()).await;
+    metering::end(&app);
     for socket in app.config.gateway_sockets() {
         let _ = std::fs::remove_file(socket);
     }
@@ -201,9 +206,8 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         true => None,
         false => Some(Authority::of(&app.config.data_dir).server_config()?),
     };
-    let mut collecting = collect::Collecting::open(Metrics::open(&app.config.data_dir)?)?;
-    collecting.publish_kept(app);
-    let collecting = Arc::new(Mutex::new(collecting));
+    let collecting = Collecting::open(app, Metrics::open(&app.config.data_dir)?)?;
+    let _ = app.collecting.set(Arc::new(Mutex::new(collecting)));
 
     let mut running = JoinSet::new();
     let end = || ended(shutdown.clone());
@@ -241,13 +245,16 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         shutdown.clone(),
         tasks::caps::run,
     ));
-    running.spawn(tasks::drive(
+    running.spawn(tasks::drive_at(
         Arc::clone(app),
         collect::NAME,
-        seconds(app.config.metering.interval_s),
+        |app| {
+            app.cadence
+                .interval(app.clock.monotonic(), &app.config.metering)
+        },
         |app| &app.wake.collect,
         shutdown.clone(),
-        move |app| collect::run(app, Arc::clone(&collecting)),
+        collect::run,
     ));
     let recording = tasks::history::SharedRecording::default();
     running.spawn(tasks::drive(

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::labels;
 use crate::limits::Limits;
 use crate::meter::Meter;
+use crate::metering::{Cadence, SharedCollecting};
 use crate::tasks::TaskBoard;
 
 /// A running server. Handed around as `Arc<App>`.
@@ -42,6 +43,12 @@ pub struct App {
     pub instance: Instance,
     /// What containers really use.
     pub meter: Meter,
+    /// What measures it; set when the tasks start.
+    pub collecting: OnceLock<SharedCollecting>,
+    /// How often it does.
+    pub cadence: Cadence,
+    /// One lock a container: whoever looks whether it runs holds it.
+    pub looks: KeyedLocks,
     /// What the background tasks last did.
     pub tasks: TaskBoard,
     /// Wakes a background task before its timer does.

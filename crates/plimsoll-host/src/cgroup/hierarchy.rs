@@ -87,6 +87,8 @@ pub enum CgroupDirs {
         memory: PathBuf,
         /// `pids.*`.
         pids: PathBuf,
+        /// `blkio.*`: read, and made by the engine.
+        blkio: PathBuf,
     },
     /// One directory for all.
     V2 {
@@ -135,6 +137,7 @@ impl CgroupDirs {
                 cpuacct,
                 memory,
                 pids,
+                ..
             } => vec![cpu, cpuacct, memory, pids],
             Self::V2 { dir } => vec![dir],
         }
@@ -216,6 +219,51 @@ impl Hierarchy {
         })
     }
 
+    /// The directories of the cgroup of container `id`, by one of its processes: for containers
+    /// whose parent somebody else chose. `None` when the process is another's by now.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn dirs_of_process(
+        &self,
+        proc_root: &Path,
+        pid: u32,
+        id: &ContainerId,
+    ) -> io::Result<Option<CgroupDirs>> {
+        let text = std::fs::read_to_string(proc_root.join(pid.to_string()).join("cgroup"))?;
+        let id = id.to_string();
+        let of = |controller: &str| {
+            text.lines().find_map(|line| {
+                let mut fields = line.splitn(3, ':').skip(1);
+                let (controllers, path) = (fields.next()?, fields.next()?);
+                let is_it = controllers.split(',').any(|name| name == controller);
+                // What is below the container is its own affair.
+                let end = path.find(&id)? + id.len();
+                let rest = path[end..].split('/').next().unwrap_or_default();
+                is_it.then(|| path[1..end + rest.len()].to_owned())
+            })
+        };
+        Ok(match self.version {
+            Version::V2 => of("").map(|path| CgroupDirs::V2 {
+                dir: self.root.join(path),
+            }),
+            Version::V1 => of("cpuacct").map(|path| {
+                // A controller that is off has no files anywhere.
+                let under = |name: &str| {
+                    let path = of(name).unwrap_or_else(|| path.clone());
+                    self.root.join(name).join(path)
+                };
+                CgroupDirs::V1 {
+                    cpu: under("cpu"),
+                    cpuacct: under("cpuacct"),
+                    memory: under("memory"),
+                    pids: under("pids"),
+                    blkio: under("blkio"),
+                }
+            }),
+        })
+    }
+
     /// The path below the (controller's) root, without a leading slash.
     pub(super) fn relative(&self, path: &ParentPath) -> String {
         let absolute = match self.driver {
@@ -233,6 +281,7 @@ impl Hierarchy {
                 cpuacct: under("cpuacct"),
                 memory: under("memory"),
                 pids: under("pids"),
+                blkio: under("blkio"),
             },
             Version::V2 => CgroupDirs::V2 {
                 dir: self.root.join(relative),

@@ -12,6 +12,7 @@
 //! Everything here blocks for microseconds, with the systemd driver for the run of a `systemctl`.
 
 mod apply;
+mod block;
 mod files;
 mod hierarchy;
 mod kernel;

@@ -59,6 +59,7 @@ impl Tree {
                 cpuacct,
                 memory,
                 pids,
+                ..
             } => &[
                 (cpu, "cpu.cfs_quota_us", "-1\n"),
                 (cpu, "cpu.cfs_period_us", "100000\n"),
@@ -115,6 +116,42 @@ fn detection_tells_the_versions_apart_and_refuses_neither() {
     ));
     assert_eq!("systemd".parse(), Ok(Driver::Systemd));
     assert!("none".parse::<Driver>().is_err());
+}
+
+#[test]
+fn a_process_tells_where_its_container_is() {
+    let proc = tempfile::tempdir().unwrap();
+    let id: ContainerId = "d".repeat(64).parse().unwrap();
+    let says = |text: String| {
+        fs::create_dir_all(proc.path().join("7")).unwrap();
+        fs::write(proc.path().join("7/cgroup"), text).unwrap();
+    };
+    let of = |tree: &Tree| tree.hierarchy.dirs_of_process(proc.path(), 7, &id);
+
+    let tree = Tree::v1();
+    assert!(of(&tree).is_err(), "no such process");
+    says(format!(
+        "9:pids:/docker/{id}\n4:cpu,cpuacct:/docker/{id}/nested\n3:memory:/other/{id}\n1:name=systemd:/\n"
+    ));
+    let at = |path: &str| tree.dir.path().join(format!("{path}/{id}"));
+    let expected = CgroupDirs::V1 {
+        cpu: at("cpu/docker"),
+        cpuacct: at("cpuacct/docker"),
+        memory: at("memory/other"),
+        pids: at("pids/docker"),
+        blkio: at("blkio/docker"),
+    };
+    assert_eq!(of(&tree).unwrap(), Some(expected));
+    says("4:cpu,cpuacct:/\n".to_owned());
+    assert_eq!(of(&tree).unwrap(), None, "the pid was reused");
+
+    let tree = Tree::v2(Driver::Systemd);
+    says(format!("0::/system.slice/docker-{id}.scope/init.scope\n"));
+    let dir = tree
+        .dir
+        .path()
+        .join(format!("system.slice/docker-{id}.scope"));
+    assert_eq!(of(&tree).unwrap(), Some(CgroupDirs::V2 { dir }));
 }
 
 #[test]
@@ -673,4 +710,50 @@ fn memory_in_use_keeps_the_old_cap() {
         !real.hierarchy.remove_if_empty(&real.root()).unwrap(),
         "it has children"
     );
+}
+
+#[test]
+fn the_kernel_counts_block_io_once_asked_and_the_rules_go_again() {
+    let Some(real) = Real::new() else { return };
+    let disks = crate::collector::Disks::read(Path::new("/sys")).unwrap();
+    if disks.physical.is_empty() {
+        eprintln!("skipped: this machine has no disk of its own");
+        return;
+    }
+    let (root, all) = (real.root(), disks.physical.len());
+    let CgroupDirs::V1 { blkio, .. } = real.hierarchy.dirs(&root) else {
+        panic!("v1")
+    };
+    let rules = || fs::read_to_string(blkio.join("blkio.throttle.write_bps_device")).unwrap();
+    let count = || real.hierarchy.count_block_io(&root, &disks.physical);
+    assert_eq!(count().unwrap(), all);
+    assert_eq!(count().unwrap(), 0, "once is enough");
+    assert_eq!(rules().lines().count(), all);
+
+    // Beside the test's own program: on a disk, where a temporary folder may not be.
+    let file = std::env::current_exe()
+        .unwrap()
+        .with_extension(format!("probe{}", real.instance.as_str()));
+    let procs = blkio.join("cgroup.procs");
+    let script = format!(
+        "echo $$ > {}; exec dd if=/dev/zero of={} bs=1M count=4 oflag=direct status=none",
+        procs.display(),
+        file.display()
+    );
+    assert!(
+        Command::new("sh")
+            .args(["-c", &script])
+            .status()
+            .unwrap()
+            .success()
+    );
+    let counted = fs::read_to_string(blkio.join("blkio.throttle.io_service_bytes")).unwrap();
+    fs::remove_file(&file).unwrap();
+    let written = counted
+        .lines()
+        .filter_map(|line| line.split_once(" Write ")?.1.parse::<u64>().ok());
+    assert!(written.sum::<u64>() >= 4 * MIB, "{counted}");
+
+    real.hierarchy.lift_block_rules(&root).unwrap();
+    assert_eq!(rules(), "");
 }

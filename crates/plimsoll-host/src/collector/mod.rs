@@ -14,6 +14,7 @@
 //! This module must not read the clock, keep history or decide what a number means: it yields
 //! [`Sample`]s, and [`rate`] is a pure function of two of them.
 
+mod disks;
 mod rates;
 mod reader;
 mod sample;
@@ -25,6 +26,7 @@ use std::time::Duration;
 
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
+pub use disks::Disks;
 pub use rates::{Rates, rate};
 pub use sample::{Sample, Throttling};
 
@@ -32,13 +34,15 @@ use crate::cgroup::CgroupDirs;
 use reader::{Files, Outcome, Reader};
 
 /// How a [`Collector`] works.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Settings {
     /// An idle cgroup is read in full every this many cycles; at least 1, which reads all always.
     pub detail_every: u32,
     /// How many descriptors may be kept open. Leave room for everything else in the process; see
     /// [`raise_descriptor_limit`].
     pub descriptors_max: usize,
+    /// Disks whose bytes are counted on the disks below them, too: [`Disks::stacked`].
+    pub stacked: Vec<String>,
 }
 
 impl Default for Settings {
@@ -46,6 +50,7 @@ impl Default for Settings {
         Self {
             detail_every: 10,
             descriptors_max: 8_000,
+            stacked: Vec::new(),
         }
     }
 }
@@ -96,10 +101,10 @@ impl<K: Eq + Hash + Clone> Collector<K> {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
         Self {
+            reader: Reader::new(&settings),
             settings,
             entries: Vec::new(),
             index: HashMap::new(),
-            reader: Reader::new(settings.descriptors_max),
             cycle: 0,
             next_turn: 0,
         }
@@ -128,6 +133,12 @@ impl<K: Eq + Hash + Clone> Collector<K> {
         let at = *self.index.get(key)?;
         let entry = self.remove(at);
         entry.primed.then_some(entry.sample)
+    }
+
+    /// Whether the cgroup of `key` is watched.
+    #[must_use]
+    pub fn is_watched(&self, key: &K) -> bool {
+        self.index.contains_key(key)
     }
 
     /// How many cgroups are watched.
@@ -201,6 +212,26 @@ impl<K: Eq + Hash + Clone> Collector<K> {
         report.opened = self.reader.opened;
         report.failed = self.reader.failed;
         report
+    }
+
+    /// Reads one watched cgroup at once, in full, and keeps its descriptors. `None` when it is not
+    /// watched or gone; the next cycle says so. What was gone before the rest could be read is as it
+    /// was read last.
+    pub fn read_now(&mut self, key: &K, now: Duration) -> Option<Sample> {
+        let entry = self.entries.get_mut(*self.index.get(key)?)?;
+        let mut sample = Sample {
+            at: now,
+            is_carried: false,
+            ..entry.sample
+        };
+        if entry.files.read_cpu(&mut self.reader, &mut sample) == Outcome::Gone {
+            return None;
+        }
+        let _ = entry
+            .files
+            .read_detail(&mut self.reader, &mut sample, false);
+        (entry.sample, entry.primed) = (sample, true);
+        Some(sample)
     }
 
     fn remove(&mut self, at: usize) -> Entry<K> {

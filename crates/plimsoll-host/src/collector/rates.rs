@@ -22,6 +22,10 @@ pub struct Rates {
     pub oom_kills: Option<u64>,
     /// Times memory use met the cap.
     pub memory_limit_hits: Option<u64>,
+    /// Read from disks, bytes a second.
+    pub block_read: Option<f64>,
+    /// Written to disks, bytes a second.
+    pub block_written: Option<f64>,
     /// A counter went backwards: it is another cgroup of the same name. Nothing is interpolated.
     pub reset: bool,
     /// The samples are more than three intervals apart: the rates are means over a time that nobody
@@ -57,6 +61,12 @@ pub fn rate(previous: &Sample, next: &Sample, interval: Duration) -> Option<Rate
             .map(|throttling| throttling.throttled_periods),
     );
     let oom_kills = delta(previous.oom_kills, next.oom_kills);
+    let mut a_second = |previous, next| {
+        let bytes = delta(previous, next)?;
+        Some(bytes as f64 / elapsed.as_secs_f64())
+    };
+    let block_read = a_second(previous.block_read_bytes, next.block_read_bytes);
+    let block_written = a_second(previous.block_written_bytes, next.block_written_bytes);
     let memory_limit_hits = delta(previous.memory_limit_hits, next.memory_limit_hits);
     Some(Rates {
         elapsed,
@@ -70,6 +80,8 @@ pub fn rate(previous: &Sample, next: &Sample, interval: Duration) -> Option<Rate
         },
         oom_kills,
         memory_limit_hits,
+        block_read,
+        block_written,
         reset,
         gap: elapsed > interval.saturating_mul(GAP_INTERVALS),
     })
@@ -97,6 +109,20 @@ mod tests {
         assert_eq!(rates.elapsed, INTERVAL);
         assert!(!rates.reset && !rates.gap);
         assert_eq!(rates.throttled_share, None, "absent counters have no rate");
+    }
+
+    #[test]
+    fn bytes_are_a_second() {
+        let with = |at_ms, bytes| Sample {
+            block_read_bytes: Some(bytes),
+            block_written_bytes: Some(10),
+            ..sample(at_ms, 0)
+        };
+        let rates = rate(&with(0, 500), &with(2_000, 900), INTERVAL).unwrap();
+        assert_eq!(
+            (rates.block_read, rates.block_written),
+            (Some(200.0), Some(0.0))
+        );
     }
 
     #[test]

@@ -6,7 +6,7 @@ use rustix::fd::OwnedFd;
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::{Sample, Throttling};
+use super::{Sample, Settings, Throttling};
 use crate::cgroup::CgroupDirs;
 
 /// Bytes read of a file at most. The longest, `memory.stat`, has about 2 000.
@@ -25,6 +25,7 @@ pub(super) struct Reader {
     buffer: Box<[u8]>,
     pub(super) open: usize,
     open_max: usize,
+    stacked: Vec<String>,
     /// Files opened in this cycle.
     pub(super) opened: usize,
     /// Of those, the ones not kept because the bound was reached, where the next cycle will want
@@ -34,11 +35,12 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn new(open_max: usize) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
             buffer: vec![0; BUFFER].into_boxed_slice(),
             open: 0,
-            open_max,
+            open_max: settings.descriptors_max,
+            stacked: settings.stacked.clone(),
             opened: 0,
             starved: 0,
             failed: 0,
@@ -127,9 +129,13 @@ enum File {
     /// v1 only.
     LimitHits,
     Pids,
+    /// The subtree's.
+    Block,
+    /// v1 only, on kernels without the subtree's: the cgroup's own.
+    BlockOwn,
 }
 
-const FILES: usize = 8;
+const FILES: usize = 10;
 
 /// One cgroup's files.
 #[derive(Debug)]
@@ -161,6 +167,12 @@ impl Files {
                 File::LimitHits => "memory.failcnt",
                 _ => "memory.oom_control",
             }),
+            (CgroupDirs::V1 { blkio, .. }, File::Block) => {
+                blkio.join("blkio.throttle.io_service_bytes_recursive")
+            }
+            (CgroupDirs::V1 { blkio, .. }, File::BlockOwn) => {
+                blkio.join("blkio.throttle.io_service_bytes")
+            }
             (CgroupDirs::V1 { pids, .. }, _) => pids.join("pids.current"),
             (CgroupDirs::V2 { dir }, _) => dir.join(match file {
                 File::Cpu => "cpu.stat",
@@ -169,8 +181,9 @@ impl Files {
                 File::MemoryPeak => "memory.peak",
                 File::Oom => "memory.events",
                 File::Pids => "pids.current",
-                // In `cpu.stat` and `memory.events`.
-                File::Throttling | File::LimitHits => return None,
+                File::Block => "io.stat",
+                // In `cpu.stat`, `memory.events` and `io.stat`.
+                File::Throttling | File::LimitHits | File::BlockOwn => return None,
             }),
         })
     }
@@ -273,7 +286,31 @@ impl Files {
             })?;
             (sample.oom_kills, sample.memory_limit_hits) = events.unwrap_or_default();
         }
+        // What is read borrows the reader.
+        let stacked = std::mem::take(&mut reader.stacked);
+        let block = self.read_block(reader, is_idle, is_v1, &stacked);
+        reader.stacked = stacked;
+        (sample.block_read_bytes, sample.block_written_bytes) = block?.unzip();
         Ok(())
+    }
+
+    fn read_block(
+        &mut self,
+        reader: &mut Reader,
+        is_idle: bool,
+        is_v1: bool,
+        stacked: &[String],
+    ) -> Result<Option<(u64, u64)>, Gone> {
+        let parse = |text: &[u8]| {
+            Some(match is_v1 {
+                true => blkio_bytes(text, stacked),
+                false => io_stat_bytes(text, stacked),
+            })
+        };
+        match self.read(reader, File::Block, is_idle, parse)? {
+            None if is_v1 => self.read(reader, File::BlockOwn, is_idle, parse),
+            read => Ok(read),
+        }
     }
 
     /// Closes all but the CPU counter's file; returns how many were open.
@@ -337,6 +374,45 @@ fn throttling(text: &[u8], time_key: &[u8], ns_per_unit: u64) -> Option<Throttli
     })
 }
 
+/// What follows the disk on each line that begins with one, without those of `stacked`.
+fn by_disk<'t>(text: &'t [u8], stacked: &[String]) -> impl Iterator<Item = &'t [u8]> {
+    text.split(|&byte| byte == b'\n').filter_map(move |line| {
+        let end = line.iter().position(|&byte| byte == b' ')?;
+        let (disk, rest) = line.split_at(end);
+        let counts = disk.contains(&b':') && !stacked.iter().any(|other| other.as_bytes() == disk);
+        counts.then_some(&rest[1..])
+    })
+}
+
+/// Bytes read and written, of v1's lines `8:0 Read 4096`.
+fn blkio_bytes(text: &[u8], stacked: &[String]) -> (u64, u64) {
+    let (mut read, mut written) = (0_u64, 0_u64);
+    for rest in by_disk(text, stacked) {
+        if let Some(bytes) = rest.strip_prefix(b"Read ").and_then(parse_number) {
+            read = read.saturating_add(bytes);
+        } else if let Some(bytes) = rest.strip_prefix(b"Write ").and_then(parse_number) {
+            written = written.saturating_add(bytes);
+        }
+    }
+    (read, written)
+}
+
+/// Bytes read and written, of v2's lines `8:0 rbytes=4096 wbytes=0 rios=1 ...`.
+fn io_stat_bytes(text: &[u8], stacked: &[String]) -> (u64, u64) {
+    let (mut read, mut written) = (0_u64, 0_u64);
+    for rest in by_disk(text, stacked) {
+        let field = |key: &[u8]| {
+            let mut words = rest.split(|&byte| byte == b' ');
+            words
+                .find_map(|word| word.strip_prefix(key))
+                .and_then(parse_number)
+        };
+        read = read.saturating_add(field(b"rbytes=").unwrap_or(0));
+        written = written.saturating_add(field(b"wbytes=").unwrap_or(0));
+    }
+    (read, written)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -348,6 +424,19 @@ mod tests {
         for wrong in [&b"18446744073709551616"[..], b"", b"\n", b"max\n", b"-1\n"] {
             assert_eq!(parse_number(wrong), None);
         }
+    }
+
+    #[test]
+    fn bytes_of_stacked_disks_are_counted_once() {
+        let v1 = b"8:0 Read 10\n8:0 Write 20\n8:0 Sync 30\n8:0 Total 30\n253:0 Read 10\n253:0 Write 20\nTotal 60\n";
+        let v2 = b"8:0 rbytes=10 wbytes=20 rios=1 wios=1 dbytes=0 dios=0\n253:0 rbytes=10 wbytes=20 rios=1\n8:16 \n";
+        let stacked = ["253:0".to_owned()];
+        assert_eq!(blkio_bytes(v1, &stacked), (10, 20));
+        assert_eq!(blkio_bytes(v1, &[]), (20, 40));
+        assert_eq!(io_stat_bytes(v2, &stacked), (10, 20));
+        assert_eq!(io_stat_bytes(v2, &[]), (20, 40));
+        assert_eq!(blkio_bytes(b"Total 0\n", &[]), (0, 0));
+        assert_eq!(io_stat_bytes(b"", &[]), (0, 0));
     }
 
     #[test]

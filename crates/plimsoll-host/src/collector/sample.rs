@@ -28,6 +28,11 @@ pub struct Sample {
     pub oom_kills: Option<u64>,
     /// Processes and threads.
     pub pids: Option<u64>,
+    /// Read from disks, its children's share included, in bytes.
+    pub block_read_bytes: Option<u64>,
+    /// Written to disks, in bytes. On v1 without what the kernel wrote back later from the page
+    /// cache: that is nobody's.
+    pub block_written_bytes: Option<u64>,
 }
 
 /// How often a CPU cap held a cgroup back. A cgroup without a cap counts nothing.

@@ -13,6 +13,7 @@ use super::auth::Caller;
 use super::input::Params;
 use super::output;
 use super::problem::{Answer, Problem};
+use crate::meter::Stranger;
 use crate::state::App;
 
 #[derive(Debug, Deserialize)]
@@ -50,6 +51,11 @@ pub(super) async fn list(
         let user = caller.user(&app, user).await?;
         filter.user = Some(user.id);
     }
+    // Nobody's containers belong to no scope, and have no state.
+    let is_whole = filter.team.is_none()
+        && filter.user.is_none()
+        && filter.project.is_none()
+        && filter.states.is_empty();
     // Without a scope of their own choosing, people see their own.
     if filter.team.is_none() && filter.user.is_none() && !caller.rights.read_all {
         filter.user = caller.user.as_ref().map(|u| u.id);
@@ -74,5 +80,12 @@ pub(super) async fn list(
             )
         })
         .collect();
-    Ok(Json(json!({"items": items})))
+    let mut body = json!({"items": items});
+    if is_whole && caller.rights.read_all {
+        let used = |stranger: &Stranger| app.meter.container(&stranger.id);
+        let strangers = app.meter.strangers();
+        let shown = strangers.iter().map(|s| output::stranger(s, used(s)));
+        body["unmanaged"] = shown.collect();
+    }
+    Ok(Json(body))
 }

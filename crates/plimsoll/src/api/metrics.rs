@@ -9,11 +9,12 @@ use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use plimsoll_core::dimension::{Amounts, Dimension, Limits};
 use plimsoll_core::entity::{EntityKind, SYSTEM_ID, UserId};
+use plimsoll_host::load::Pressure;
 use plimsoll_store::{DecisionCount, StoreError};
 
 use super::auth::Caller;
 use super::problem::Answer;
-use crate::meter::Whose;
+use crate::meter::{Usage, Whose};
 use crate::state::App;
 
 /// The format's own name for itself.
@@ -175,7 +176,92 @@ fn of_entities(app: &App, entities: &[Entity]) -> Vec<Family> {
         seconds.add(&labels, used.total_cpu_ns as f64 / 1e9);
     }
     families.extend([cpu, memory, pids, running, seconds]);
+    families.extend(FLOWS.map(|(name, help, of)| {
+        let mut family = Family::new(name, help);
+        for entity in entities {
+            family.add(&labels(entity), of(&app.meter.usage(entity.whose)));
+        }
+        family
+    }));
     families
+}
+
+type Flow = (&'static str, &'static str, fn(&Usage) -> u64);
+
+/// What goes over the network and to disks.
+const FLOWS: [Flow; 5] = [
+    (
+        "plimsoll_connections",
+        "TCP sockets in use, those that listen included.",
+        |used| used.connections,
+    ),
+    (
+        "plimsoll_network_receive_bytes_total",
+        "Received from the network.",
+        |used| used.total_received_bytes,
+    ),
+    (
+        "plimsoll_network_transmit_bytes_total",
+        "Sent to the network.",
+        |used| used.total_sent_bytes,
+    ),
+    (
+        "plimsoll_block_read_bytes_total",
+        "Read from disks.",
+        |used| used.total_block_read_bytes,
+    ),
+    (
+        "plimsoll_block_write_bytes_total",
+        "Written to disks.",
+        |used| used.total_block_written_bytes,
+    ),
+];
+
+/// What the kernel does not tell has no line.
+fn of_the_host(app: &App) -> Vec<Family> {
+    let Some(host) = app.meter.host() else {
+        return Vec::new();
+    };
+    let ratio = |pressure: Option<Pressure>| pressure.map(|p| p.some as f64 / 10_000.0);
+    let cpu = host.cpu_milli.map(|milli| Dimension::Cpu.to_human(milli));
+    let all = [
+        (
+            "plimsoll_host_used_cpu_cores",
+            "CPU in use on the host.",
+            cpu,
+        ),
+        (
+            "plimsoll_host_used_memory_bytes",
+            "Memory in use on the host.",
+            Some(host.memory_bytes as f64),
+        ),
+        (
+            "plimsoll_host_load1",
+            "Processes that want to run, mean of a minute.",
+            Some(host.load_centi as f64 / 100.0),
+        ),
+        (
+            "plimsoll_cpu_pressure_ratio",
+            "Share of the last ten seconds in which something waited for a processor.",
+            ratio(host.cpu_pressure),
+        ),
+        (
+            "plimsoll_memory_pressure_ratio",
+            "The same for memory.",
+            ratio(host.memory_pressure),
+        ),
+        (
+            "plimsoll_block_pressure_ratio",
+            "The same for disks.",
+            ratio(host.block_pressure),
+        ),
+    ];
+    let family = |(name, help, value): (&str, &str, Option<f64>)| {
+        let mut family = Family::new(name, help);
+        family.add("", value?);
+        Some(family)
+    };
+    all.into_iter().filter_map(family).collect()
 }
 
 /// Names hold nothing that would need escaping.
@@ -220,8 +306,23 @@ fn of_the_server(app: &App, decisions: DecisionCount, open_violations: usize) ->
         "plimsoll_collector_cycle_seconds",
         "How long the last reading of all containers took.",
     );
-    cycle.add("", app.meter.cycle_us() as f64 / 1e6);
-    vec![decided, violations, build, up, ok, took, at, runs, cycle]
+    let cost = app.meter.cost();
+    cycle.add("", cost.wall_us as f64 / 1e6);
+    let mut cycle_cpu = Family::new(
+        "plimsoll_collector_cycle_cpu_seconds",
+        "The processor time that the last reading took.",
+    );
+    cycle_cpu.add("", cost.cpu_us as f64 / 1e6);
+    let mut irregular = Family::new(
+        "plimsoll_collector_irregularities_total",
+        "What was not in order about the time between readings, and counters that went back.",
+    );
+    for (what, count) in app.meter.irregular().named() {
+        irregular.add(&format!("what=\"{what}\""), count);
+    }
+    vec![
+        decided, violations, build, up, ok, took, at, runs, cycle, cycle_cpu, irregular,
+    ]
 }
 
 pub(super) async fn metrics(State(app): State<Arc<App>>, caller: Caller) -> Answer {
@@ -232,6 +333,7 @@ pub(super) async fn metrics(State(app): State<Arc<App>>, caller: Caller) -> Answ
     let mut out = String::new();
     for family in of_entities(&app, &entities)
         .iter()
+        .chain(&of_the_host(&app))
         .chain(&of_the_server(&app, decisions, open))
     {
         family.write(&mut out);

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use plimsoll_core::admit::Violation;
 use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
 use plimsoll_core::remedy::Remedy;
+use plimsoll_host::load::Pressure;
 use plimsoll_store::{
     Cert, Decision, Member, Project, Quota, Reservation, Team, Token, User, ViolationRecord,
 };
@@ -13,7 +14,10 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::config::Ports;
-use crate::meter::{ContainerUse, Usage};
+use crate::meter::{ContainerUse, HostUse, Stranger, Usage};
+
+const MS_PER_HOUR: f64 = 3.6e6;
+const NS_PER_HOUR: f64 = 3.6e12;
 
 /// Unix milliseconds as RFC 3339.
 pub(super) fn time(ms: i64) -> Value {
@@ -216,17 +220,59 @@ pub(super) fn reservation(r: &Reservation) -> Value {
 pub(super) fn container(r: &Reservation, used: Option<ContainerUse>) -> Value {
     let mut shown = reservation(r);
     if let Value::Object(map) = &mut shown {
-        let usage = used.map_or(Value::Null, |u| {
-            json!({
-                "cpuCores": u.cpu_milli.map(|m| Dimension::Cpu.to_human(m)),
-                "memoryGB": u.memory_bytes.map(|b| Dimension::Memory.to_human(b)),
-                "peakMemoryGB": u.memory_peak_bytes.map(|b| Dimension::Memory.to_human(b)),
-                "pids": u.pids, "oomKills": u.oom_kills, "updatedAt": time(u.updated_ms),
-            })
-        });
-        map.insert("usage".to_owned(), usage);
+        map.insert("usage".to_owned(), container_usage(used));
     }
     shown
+}
+
+fn container_usage(used: Option<ContainerUse>) -> Value {
+    let Some(u) = used else { return Value::Null };
+    let gb = |bytes| Dimension::Memory.to_human(bytes);
+    let totals = &u.totals;
+    json!({
+        "cpuCores": u.cpu_milli.map(|m| Dimension::Cpu.to_human(m)),
+        "memoryGB": u.memory_bytes.map(gb), "peakMemoryGB": u.memory_peak_bytes.map(gb),
+        "pids": u.pids, "oomKills": u.oom_kills, "connections": u.connections,
+        "cpuThrottled": u.throttled_permille.map(|share| share as f64 / 1000.0),
+        "receivedBytesPerSecond": u.flows.map(|f| f.received),
+        "sentBytesPerSecond": u.flows.map(|f| f.sent),
+        "blockReadBytesPerSecond": u.flows.map(|f| f.block_read),
+        "blockWrittenBytesPerSecond": u.flows.map(|f| f.block_written),
+        "totalRuntimeHours": totals.runtime_ms as f64 / MS_PER_HOUR,
+        "totalCpuCoreHours": totals.cpu_ns as f64 / NS_PER_HOUR,
+        "totalMemoryGBHours": gb_hours(totals.memory_byte_ms),
+        "totalReceivedGB": gb(totals.received_bytes), "totalSentGB": gb(totals.sent_bytes),
+        "totalBlockReadGB": gb(totals.block_read_bytes),
+        "totalBlockWrittenGB": gb(totals.block_written_bytes),
+        "totalOomKills": totals.oom_kills, "updatedAt": time(u.updated_ms),
+    })
+}
+
+/// A running container that was made past Plimsoll.
+pub(super) fn stranger(s: &Stranger, used: Option<ContainerUse>) -> Value {
+    json!({
+        "containerId": s.id, "containerName": s.name, "image": s.image,
+        "startedAt": time(s.started_ms), "usage": container_usage(used),
+    })
+}
+
+/// The whole host; null where the kernel does not say.
+pub(super) fn host_use(used: Option<HostUse>) -> Value {
+    let pressure = |p: Option<Pressure>| p.map(|p| p.some as f64 / 10_000.0);
+    used.map_or(Value::Null, |u| {
+        json!({
+            "cpuCores": u.cpu_milli.map(|m| Dimension::Cpu.to_human(m)),
+            "memoryGB": Dimension::Memory.to_human(u.memory_bytes),
+            "load": u.load_centi as f64 / 100.0,
+            "cpuPressure": pressure(u.cpu_pressure),
+            "memoryPressure": pressure(u.memory_pressure),
+            "blockPressure": pressure(u.block_pressure),
+        })
+    })
+}
+
+fn gb_hours(byte_ms: u128) -> f64 {
+    byte_ms as f64 / (1u64 << 30) as f64 / MS_PER_HOUR
 }
 
 pub(super) fn decision(d: &Decision) -> Value {
@@ -265,6 +311,11 @@ pub(super) struct UsageBody<'a> {
     current_containers: u64,
     current_running_containers: u64,
     current_pids: u64,
+    current_connections: u64,
+    current_received_bytes_per_second: u64,
+    current_sent_bytes_per_second: u64,
+    current_block_read_bytes_per_second: u64,
+    current_block_written_bytes_per_second: u64,
     peak_cpu_cores: f64,
     #[serde(rename = "peakMemoryGB")]
     peak_memory_gb: f64,
@@ -273,6 +324,16 @@ pub(super) struct UsageBody<'a> {
     total_cpu_core_hours: f64,
     #[serde(rename = "totalMemoryGBHours")]
     total_memory_gb_hours: f64,
+    total_short_lived_cpu_core_hours: f64,
+    #[serde(rename = "totalReceivedGB")]
+    total_received_gb: f64,
+    #[serde(rename = "totalSentGB")]
+    total_sent_gb: f64,
+    #[serde(rename = "totalBlockReadGB")]
+    total_block_read_gb: f64,
+    #[serde(rename = "totalBlockWrittenGB")]
+    total_block_written_gb: f64,
+    total_oom_kills: u64,
     last_updated: Value,
 }
 
@@ -280,7 +341,6 @@ impl<'a> UsageBody<'a> {
     pub(super) fn new(used: &Usage, reserved: &'a Amounts) -> Self {
         let gb = |bytes: u64| Dimension::Memory.to_human(bytes);
         let cores = |milli: u64| Dimension::Cpu.to_human(milli);
-        let gb_ms = used.total_memory_byte_ms as f64 / (1u64 << 30) as f64;
         Self {
             reserved: Amounted(&RESERVED, reserved),
             current_cpu_cores: cores(used.cpu_milli),
@@ -289,12 +349,23 @@ impl<'a> UsageBody<'a> {
             current_containers: reserved.get(Dimension::Containers),
             current_running_containers: used.containers,
             current_pids: used.pids,
+            current_connections: used.connections,
+            current_received_bytes_per_second: used.flows.received,
+            current_sent_bytes_per_second: used.flows.sent,
+            current_block_read_bytes_per_second: used.flows.block_read,
+            current_block_written_bytes_per_second: used.flows.block_written,
             peak_cpu_cores: cores(used.peak_cpu_milli),
             peak_memory_gb: gb(used.peak_memory_bytes),
             peak_containers: used.peak_containers,
-            total_runtime_hours: used.total_runtime_ms as f64 / 3_600_000.0,
-            total_cpu_core_hours: used.total_cpu_ns as f64 / 3.6e12,
-            total_memory_gb_hours: gb_ms / 3_600_000.0,
+            total_runtime_hours: used.total_runtime_ms as f64 / MS_PER_HOUR,
+            total_cpu_core_hours: used.total_cpu_ns as f64 / NS_PER_HOUR,
+            total_memory_gb_hours: gb_hours(used.total_memory_byte_ms),
+            total_short_lived_cpu_core_hours: used.total_short_lived_cpu_ns as f64 / NS_PER_HOUR,
+            total_received_gb: gb(used.total_received_bytes),
+            total_sent_gb: gb(used.total_sent_bytes),
+            total_block_read_gb: gb(used.total_block_read_bytes),
+            total_block_written_gb: gb(used.total_block_written_bytes),
+            total_oom_kills: used.total_oom_kills,
             last_updated: opt_time(used.updated_ms),
         }
     }

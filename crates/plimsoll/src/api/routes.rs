@@ -144,7 +144,7 @@ pub(super) fn all() -> Vec<Route> {
         route("post", "/api/reservations/{id}/commit", "reservations", "Bind a reservation to the container made for it.", post(reservations::commit)).body("Commit").answers(200, "Reservation"),
         route("post", "/api/reservations/{id}/void", "reservations", "End a reservation that got no container.", post(reservations::void)).answers(200, "Reservation"),
         route("delete", "/api/reservations/{id}", "reservations", "Release a reservation whose container is gone.", delete(reservations::release)).answers(200, "Reservation"),
-        route("get", "/api/containers", "reservations", "Containers with what they reserve and use.", get(containers::list)).answers(200, "Container[]").query(&["user", "team", "project", "state"]),
+        route("get", "/api/containers", "reservations", "Containers with what they reserve and use.", get(containers::list)).answers(200, "ContainerList").query(&["user", "team", "project", "state"]),
         route("get", "/api/images", "images", "The host's images that are kept from tenants.", get(images::list)).answers(200, "ImageMark[]"),
         route("put", "/api/images", "images", "Keep one of the host's images from tenants, or give it to everybody.", put(images::mark)).body("MarkImage").answers(200, "ImageMark"),
         route("get", "/api/decisions", "decisions", "Admissions, newest first.", get(decisions::list)).answers(200, "Decision[]").query(&["user", "outcome", "cursor", "limit"]),

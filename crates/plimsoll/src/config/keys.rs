@@ -364,6 +364,19 @@ pub static KEYS: &[Key] = &[
         check: |c| interval(c.metering.interval_s),
     },
     Key {
+        path: "metering.near_interval_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.metering.near_interval_s = n),
+        check: |c| interval(c.metering.near_interval_s),
+    },
+    Key {
+        path: "metering.near_limit_percent",
+        set: |c, text| whole(text).map(|n| c.metering.near_limit_percent = n),
+        check: |c| match c.metering.near_limit_percent {
+            1..=100 => Ok(()),
+            _ => Err("must be from 1 to 100".to_owned()),
+        },
+    },
+    Key {
         path: "reconcile.interval_s",
         set: |c, text| parsed(text, "a number").map(|n| c.reconcile.interval_s = n),
         check: |c| interval(c.reconcile.interval_s),
@@ -681,6 +694,11 @@ mod tests {
             ("metering.interval_s", "inf", false),
             ("metering.interval_s", "1e9", false),
             ("metering.interval_s", "soon", false),
+            ("metering.near_interval_s", "1", true),
+            ("metering.near_interval_s", "0", false),
+            ("metering.near_limit_percent", "100", true),
+            ("metering.near_limit_percent", "0", false),
+            ("metering.near_limit_percent", "101", false),
             ("reconcile.interval_s", "60", true),
             ("retention.decisions_days", "36500", true),
             ("retention.decisions_days", "0", false),

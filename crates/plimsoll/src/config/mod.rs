@@ -174,11 +174,19 @@ impl Default for Reservations {
 pub struct Metering {
     /// Seconds between two readings of every container.
     pub interval_s: f64,
+    /// The same while somebody is near a limit.
+    pub near_interval_s: f64,
+    /// Share of a CPU or memory limit from which on its user or team is near it, percent.
+    pub near_limit_percent: u64,
 }
 
 impl Default for Metering {
     fn default() -> Self {
-        Self { interval_s: 10.0 }
+        Self {
+            interval_s: 10.0,
+            near_interval_s: 2.0,
+            near_limit_percent: 80,
+        }
     }
 }
 

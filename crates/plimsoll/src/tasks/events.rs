@@ -9,6 +9,7 @@ use std::time::Duration;
 use plimsoll_host::engine::EngineError;
 
 use crate::engine_facts::engine_facts;
+use crate::metering::found;
 use crate::settle::settle;
 use crate::state::App;
 use crate::tasks::{Shutdown, ended, in_full};
@@ -70,6 +71,9 @@ async fn follow(app: &Arc<App>) -> Result<(), String> {
         }
         let app = Arc::clone(app);
         tokio::spawn(async move {
+            if matches!(event.verb(), "start" | "die" | "destroy") {
+                look(&app, &event.id).await;
+            }
             if let Err(error) = settle(&app, &event.id).await {
                 tracing::debug!(
                     container = event.id,
@@ -84,4 +88,11 @@ async fn follow(app: &Arc<App>) -> Result<(), String> {
         });
     }
     Ok(())
+}
+
+/// Meters the container, or no longer; what cannot be told now the next list will tell.
+async fn look(app: &Arc<App>, id: &str) {
+    if let Err(error) = found::look(app, id).await {
+        tracing::debug!(container = id, error = in_full(&error), "not looked at");
+    }
 }

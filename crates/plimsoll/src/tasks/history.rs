@@ -9,7 +9,7 @@ use plimsoll_store::StoreError;
 use plimsoll_store::history::{Faults, History, Labels, Point, Settings, Tick, Totals};
 
 use crate::config::Config;
-use crate::meter::Reading;
+use crate::meter::{Flows, Reading};
 use crate::state::App;
 use crate::tasks::in_full;
 
@@ -111,12 +111,16 @@ fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
     *kills = Some(so_far.collect());
     let entities = reading.entities.iter().map(|(whose, usage)| Point {
         entity: whose.key(),
-        values: vec![
+        values: [
             (Metric::Cpu, usage.cpu_milli),
             (Metric::Memory, usage.memory_bytes),
             (Metric::Pids, usage.pids),
             (Metric::Containers, usage.containers),
-        ],
+            (Metric::Connections, usage.connections),
+        ]
+        .into_iter()
+        .chain(flows(usage.flows))
+        .collect(),
     });
     let containers = reading.containers.iter().map(|(id, used)| {
         let kills = used.oom_kills.map(|now| {
@@ -130,14 +134,29 @@ fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
             (Metric::Memory, used.memory_bytes),
             (Metric::Pids, used.pids),
             (Metric::OomKills, kills),
+            (Metric::CpuThrottled, used.throttled_permille),
+            (Metric::Connections, used.connections),
         ];
+        let flows = used.flows.into_iter().flat_map(flows);
         let values = values.into_iter();
         Point {
             entity: format!("{CONTAINER}{id}"),
-            values: values.filter_map(|(m, value)| Some((m, value?))).collect(),
+            values: values
+                .filter_map(|(m, value)| Some((m, value?)))
+                .chain(flows)
+                .collect(),
         }
     });
     entities.chain(containers).collect()
+}
+
+fn flows(flows: Flows) -> [(Metric, u64); 4] {
+    [
+        (Metric::NetReceive, flows.received),
+        (Metric::NetTransmit, flows.sent),
+        (Metric::BlockRead, flows.block_read),
+        (Metric::BlockWrite, flows.block_written),
+    ]
 }
 
 fn totals(reading: &Reading) -> Vec<Totals> {

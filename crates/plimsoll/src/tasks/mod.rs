@@ -91,6 +91,21 @@ pub async fn drive<F, R>(
     every: Duration,
     bell: fn(&App) -> &Notify,
     shutdown: Shutdown,
+    task: F,
+) where
+    F: FnMut(Arc<App>) -> R,
+    R: Future<Output = Result<String, String>>,
+{
+    drive_at(app, name, |_| every, bell, shutdown, task).await;
+}
+
+/// [`drive`] with a time to the next run that is asked for after each.
+pub async fn drive_at<F, R>(
+    app: Arc<App>,
+    name: &'static str,
+    every: impl Fn(&App) -> Duration,
+    bell: fn(&App) -> &Notify,
+    shutdown: Shutdown,
     mut task: F,
 ) where
     F: FnMut(Arc<App>) -> R,
@@ -121,7 +136,7 @@ pub async fn drive<F, R>(
         tokio::select! {
             () = ended(shutdown.clone()) => return,
             () = bell(&app).notified() => {}
-            () = tokio::time::sleep(every) => {}
+            () = tokio::time::sleep(every(&app)) => {}
         }
     }
 }

@@ -14,6 +14,7 @@ use plimsoll_store::{Actor, Origin, Reservation, ReservationFilter, StoreError};
 use crate::engine_facts::engine_facts;
 use crate::folders;
 use crate::labels;
+use crate::metering::found;
 use crate::settle::settle;
 use crate::state::App;
 use crate::tasks::{in_full, networks};
@@ -73,15 +74,14 @@ pub async fn run(app: Arc<App>) -> Result<String, String> {
     ))
 }
 
-async fn reconcile(app: &App) -> Result<Mended, String> {
+async fn reconcile(app: &Arc<App>) -> Result<Mended, String> {
     engine_facts(app).await.map_err(|e| in_full(&e))?;
     let began_ms = app.clock.now_ms();
-    let label = app.instance_label();
-    let listed = app
-        .engine
-        .list(true, &[&label])
+    let mut listed = app.engine.list(true, &[]).await.map_err(|e| in_full(&e))?;
+    found::confirm(app, &listed)
         .await
         .map_err(|e| in_full(&e))?;
+    listed.retain(|container| labels::is_of(&app.instance, &container.labels));
     let filter = ReservationFilter {
         host: Some(app.lease.host.clone()),
         ..Default::default()

@@ -1,0 +1,238 @@
+//! What containers receive and send, and how many connections they hold.
+//!
+//! One dump of the kernel's link counters serves all containers. A container's interface has its
+//! other end on the host, so what the host's end receives is what the container sent. Which end
+//! belongs to whom is looked up once, and again when links come that nobody knows. A namespace
+//! without an end here (macvlan, ipvlan, an engine with a network of its own) is asked by itself.
+//!
+//! This module must not read the clock or know whose a container is. Everything here blocks for
+//! microseconds.
+
+mod files;
+mod netlink;
+
+use std::collections::HashMap;
+use std::io;
+use std::ops::AddAssign;
+use std::path::{Path, PathBuf};
+
+pub use files::{Namespace, namespace};
+use netlink::Netlink;
+
+/// Bytes since the beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Received, bytes.
+    pub received_bytes: u64,
+    /// Sent, bytes.
+    pub sent_bytes: u64,
+}
+
+impl AddAssign for Traffic {
+    fn add_assign(&mut self, more: Self) {
+        self.received_bytes = self.received_bytes.saturating_add(more.received_bytes);
+        self.sent_bytes = self.sent_bytes.saturating_add(more.sent_bytes);
+    }
+}
+
+impl Traffic {
+    /// The same from the other end.
+    fn turned(self) -> Self {
+        Self {
+            received_bytes: self.sent_bytes,
+            sent_bytes: self.received_bytes,
+        }
+    }
+}
+
+/// The network use of many containers.
+#[derive(Debug)]
+pub struct Network {
+    proc_root: PathBuf,
+    netlink: Netlink,
+    links: HashMap<u32, Link>,
+    watched: HashMap<Namespace, Watched>,
+    cycle: u64,
+}
+
+#[derive(Debug)]
+struct Link {
+    /// The kernel's name for the namespace that its other end is in.
+    peer: Option<i32>,
+    traffic: Traffic,
+    seen: u64,
+}
+
+#[derive(Debug)]
+struct Watched {
+    /// A process in it.
+    pid: u32,
+    /// The kernel's name for it, where a link of ours leads there.
+    peer: Option<i32>,
+    /// Of links that are gone.
+    past: Traffic,
+}
+
+impl Network {
+    /// Watches nothing yet.
+    ///
+    /// # Errors
+    /// The kernel's, when it offers no such socket.
+    pub fn open(proc_root: PathBuf) -> io::Result<Self> {
+        Ok(Self {
+            proc_root,
+            netlink: Netlink::open()?,
+            links: HashMap::new(),
+            watched: HashMap::new(),
+            cycle: 0,
+        })
+    }
+
+    /// Watches the namespace of a process. Doing it again, with another process in it too, changes
+    /// nothing else.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn watch(&mut self, pid: u32) -> io::Result<Namespace> {
+        let namespace = namespace(&self.proc_root, pid)?;
+        let peer = self.peer_of(pid)?;
+        self.watched
+            .entry(namespace)
+            .and_modify(|watched| (watched.pid, watched.peer) = (pid, peer))
+            .or_insert(Watched {
+                pid,
+                peer,
+                past: Traffic::default(),
+            });
+        Ok(namespace)
+    }
+
+    /// Stops watching.
+    pub fn unwatch(&mut self, namespace: Namespace) {
+        self.watched.remove(&namespace);
+    }
+
+    /// The kernel names a namespace when a link to it is listed.
+    fn peer_of(&mut self, pid: u32) -> io::Result<Option<i32>> {
+        let peer = self.netlink.namespace_of(pid)?;
+        if peer.is_some() {
+            return Ok(peer);
+        }
+        self.map()?;
+        self.netlink.namespace_of(pid)
+    }
+
+    fn map(&mut self) -> io::Result<()> {
+        let links = &mut self.links;
+        let cycle = self.cycle;
+        self.netlink.links(|index, peer| {
+            let link = links.entry(index).or_insert(Link {
+                peer,
+                traffic: Traffic::default(),
+                seen: cycle,
+            });
+            link.peer = peer;
+        })
+    }
+
+    /// Reads the counters of every watched namespace and hands them on. Those of a namespace that
+    /// has no network, or none any more, are left out.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn cycle(&mut self, mut sink: impl FnMut(Namespace, Traffic)) -> io::Result<()> {
+        if self.watched.is_empty() {
+            return Ok(());
+        }
+        self.count()?;
+        let mut by_peer: HashMap<i32, Traffic> = HashMap::new();
+        for link in self.links.values() {
+            if let Some(peer) = link.peer {
+                *by_peer.entry(peer).or_default() += link.traffic.turned();
+            }
+        }
+        for (namespace, watched) in &mut self.watched {
+            if watched.peer.is_none() {
+                // It may have got its first link since.
+                watched.peer = self.netlink.namespace_of(watched.pid).unwrap_or(None);
+            }
+            let mut traffic = watched.past;
+            match watched.peer {
+                Some(peer) => traffic += by_peer.get(&peer).copied().unwrap_or_default(),
+                None => match files::traffic(&self.proc_root, watched.pid) {
+                    Some(own) => traffic += own,
+                    None => continue,
+                },
+            }
+            sink(*namespace, traffic);
+        }
+        Ok(())
+    }
+
+    /// Reads the counters of one watched namespace at once; `None` when it is not watched or has no
+    /// network.
+    ///
+    /// # Errors
+    /// The kernel's.
+    pub fn read_now(&mut self, namespace: Namespace) -> io::Result<Option<Traffic>> {
+        if !self.watched.contains_key(&namespace) {
+            return Ok(None);
+        }
+        let mut found = None;
+        self.cycle(|other, traffic| {
+            if other == namespace {
+                found = Some(traffic);
+            }
+        })?;
+        Ok(found)
+    }
+
+    /// Brings the counters of all links up to date. What links that are gone had counted stays with
+    /// their namespace.
+    fn count(&mut self) -> io::Result<()> {
+        self.cycle += 1;
+        let (links, cycle) = (&mut self.links, self.cycle);
+        let mut unknown = false;
+        self.netlink.counters(|index, traffic| {
+            let link = links.entry(index).or_insert_with(|| {
+                unknown = true;
+                Link {
+                    peer: None,
+                    traffic,
+                    seen: cycle,
+                }
+            });
+            (link.traffic, link.seen) = (traffic, cycle);
+        })?;
+        if unknown {
+            self.map()?;
+        }
+        let watched = &mut self.watched;
+        self.links.retain(|_, link| {
+            let is_here = link.seen == cycle;
+            if !is_here {
+                let of = watched.values_mut().find(|w| w.peer == link.peer);
+                if let Some(of) = of.filter(|_| link.peer.is_some()) {
+                    of.past += link.traffic.turned();
+                }
+            }
+            is_here
+        });
+        Ok(())
+    }
+
+    /// Connections in the namespace of a process; `None` when it is gone.
+    #[must_use]
+    pub fn connections(&self, pid: u32) -> Option<u64> {
+        files::connections(&self.proc_root, pid)
+    }
+
+    /// Where processes are looked up.
+    #[must_use]
+    pub fn proc_root(&self) -> &Path {
+        &self.proc_root
+    }
+}
+
+#[cfg(test)]
+mod tests;
