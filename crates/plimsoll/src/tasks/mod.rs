@@ -8,6 +8,7 @@ pub mod images;
 pub mod networks;
 pub mod reconcile;
 pub mod retain;
+pub mod storage;
 pub mod turns;
 pub mod volumes;
 
