@@ -21,4 +21,5 @@ pub mod network;
 pub mod os_user;
 pub mod peer;
 pub mod request;
+pub mod storage;
 pub mod subnet;

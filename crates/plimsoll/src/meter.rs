@@ -68,6 +68,8 @@ pub struct Usage {
     pub flows: Flows,
     /// TCP sockets in use, those that listen included.
     pub connections: u64,
+    /// Writable layers, logs, volumes and images on disk, bytes; `None` before it was first measured.
+    pub storage_bytes: Option<u64>,
     /// Peak of the last 24 h, millicores.
     pub peak_cpu_milli: u64,
     /// Peak of the last 24 h, bytes.
@@ -204,21 +206,42 @@ pub struct Reading {
     pub irregular: Irregularities,
 }
 
+/// What is held on disk, as last measured.
+#[derive(Debug, Clone, Default)]
+pub struct Storage {
+    /// By entity, bytes.
+    pub entities: HashMap<Whose, u64>,
+    /// By container and volume, as the engine names them, bytes.
+    pub objects: HashMap<String, u64>,
+}
+
 /// The last reading.
 #[derive(Debug, Default)]
 pub struct Meter {
     last: RwLock<Reading>,
+    storage: RwLock<Option<Storage>>,
 }
 
 impl Meter {
     /// Use of an entity; zeros where nothing was ever measured.
     #[must_use]
     pub fn usage(&self, whose: Whose) -> Usage {
-        self.read()
-            .entities
-            .get(&whose)
-            .copied()
-            .unwrap_or_default()
+        let usage = self.read().entities.get(&whose).copied();
+        let storage = self.storage();
+        Usage {
+            // Whoever is not on the list holds nothing.
+            storage_bytes: storage.as_ref().map(|storage| {
+                let held = storage.entities.get(&whose);
+                held.copied().unwrap_or(0)
+            }),
+            ..usage.unwrap_or_default()
+        }
+    }
+
+    /// What a container or volume holds on disk, bytes; `None` before it was first measured.
+    #[must_use]
+    pub fn storage_of(&self, object: &str) -> Option<u64> {
+        self.storage().as_ref()?.objects.get(object).copied()
     }
 
     /// Use of a container; `None` when it does not run or was not read yet.
@@ -257,8 +280,30 @@ impl Meter {
         self.read().clone()
     }
 
-    /// Replaces the last reading.
-    pub fn publish(&self, reading: Reading) {
+    /// Replaces what is held on disk. Whoever is not on the list any more holds nothing.
+    pub fn publish_storage(&self, mut storage: Storage) -> Vec<(Whose, u64)> {
+        let mut last = self.storage.write().unwrap_or_else(PoisonError::into_inner);
+        for whose in last.iter().flat_map(|last| last.entities.keys()) {
+            storage.entities.entry(*whose).or_default();
+        }
+        let entities = storage.entities.iter();
+        let entities = entities.map(|(whose, bytes)| (*whose, *bytes)).collect();
+        *last = Some(storage);
+        entities
+    }
+
+    fn storage(&self) -> std::sync::RwLockReadGuard<'_, Option<Storage>> {
+        self.storage.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Replaces the last reading. What is held on disk is put to it.
+    pub fn publish(&self, mut reading: Reading) {
+        if let Some(storage) = self.storage().as_ref() {
+            for (whose, bytes) in &storage.entities {
+                let usage = reading.entities.entry(*whose).or_default();
+                usage.storage_bytes = Some(*bytes);
+            }
+        }
         *self.last.write().unwrap_or_else(PoisonError::into_inner) = reading;
     }
 

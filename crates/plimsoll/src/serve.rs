@@ -277,6 +277,14 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
     }
     running.spawn(tasks::drive(
         Arc::clone(app),
+        tasks::storage::NAME,
+        seconds(app.config.metering.storage_interval_s),
+        |app| &app.wake.storage,
+        shutdown.clone(),
+        tasks::storage::run,
+    ));
+    running.spawn(tasks::drive(
+        Arc::clone(app),
         tasks::retain::NAME,
         tasks::retain::EVERY,
         |app| &app.wake.retain,

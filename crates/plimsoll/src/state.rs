@@ -79,6 +79,8 @@ pub struct Wake {
     pub caps: tokio::sync::Notify,
     /// Containers came or went: read their counters.
     pub collect: tokio::sync::Notify,
+    /// Measure what is held on disk.
+    pub storage: tokio::sync::Notify,
     /// Forget what is old.
     pub retain: tokio::sync::Notify,
     /// Begin and end what has its time.

@@ -595,3 +595,58 @@ fn parts_are_the_whole_and_strangers_are_told_apart() {
             .then_some(())
     });
 }
+
+#[test]
+fn what_is_held_on_disk_is_measured_and_held_against_the_limit() {
+    let quick = [
+        "--set",
+        "metering.storage_interval_s=0.2",
+        "--set",
+        "ports.first=43000",
+    ];
+    let server = Server::start_with(&common::engine(), &quick);
+    let limits = |gb: f64| json!({"maxMemoryGB": 0.5, "maxCpuCores": 1, "maxStorageGB": gb});
+    let ada = server.tenant("ada", 62_600, limits(20.0));
+    let fills = "head -c 50m /dev/zero >/layer; head -c 30m /dev/zero >/data/volume; \
+                 yes $(head -c 1000 /dev/zero | tr '\\0' x) | head -n 5000; sync; sleep 1000";
+    let options = [
+        "run",
+        "-d",
+        "--name",
+        "full",
+        "-v",
+        "data:/data",
+        "--memory",
+        "128m",
+        IMAGE,
+    ];
+    ada.ok(&[&options[..], &["sh", "-c", fills]].concat());
+    let mib = |used: &Value, field: &str| used[field].as_f64().map_or(0.0, |gb| gb * 1024.0);
+    let own = wait_for("its layer and its log to be measured", || {
+        let own = mib(&server.container("ada", "full")?, "usedStorageGB");
+        (own > 55.0).then_some(own)
+    });
+    // Each line of the log has a frame of some seventy bytes.
+    assert!(own < 56.0, "{own}");
+    let said = wait_for("its volume, too", || {
+        let said = server.usage("ada");
+        (mib(&said, "currentStorageGB") > own + 29.0).then_some(said)
+    });
+    let all = mib(&said, "currentStorageGB");
+    assert!(all < own + 31.0, "{all}");
+    assert!(said["reservedStorageGB"].as_f64().unwrap() > 1.0, "{said}");
+
+    server.put("/api/quotas/user/ada", limits(0.05));
+    let open = |server: &Server| {
+        let all = server.get("/api/quotas/violations");
+        let items = all["items"].as_array().unwrap().clone();
+        let is_it =
+            |v: &&Value| v["open"] == true && v["kind"] == "used" && v["dimension"] == "storage";
+        items.iter().find(is_it).cloned()
+    };
+    let violation = wait_for("a violation", || open(&server));
+    assert!(mib(&violation, "current") > 85.0, "{violation}");
+    ada.ok(&["rm", "-f", "full"]);
+    ada.ok(&["volume", "rm", "data"]);
+    wait_for("it to end", || open(&server).is_none().then_some(()));
+}

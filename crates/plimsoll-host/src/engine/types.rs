@@ -296,6 +296,9 @@ pub struct NetworkEndpoint {
 pub struct VolumeSummary {
     /// Its name: the engine has no other id for it.
     pub name: String,
+    /// Where it is on the host.
+    #[serde(default)]
+    pub mountpoint: String,
     /// Labels.
     #[serde(default, deserialize_with = "null_default")]
     pub labels: BTreeMap<String, String>,

@@ -72,12 +72,9 @@ pub(super) async fn list(
     let items: Vec<Value> = rows
         .iter()
         .map(|r| {
-            output::container(
-                r,
-                r.container
-                    .as_deref()
-                    .and_then(|id| app.meter.container(id)),
-            )
+            let id = r.container.as_deref();
+            let used = id.and_then(|id| app.meter.container(id));
+            output::container(r, used, id.and_then(|id| app.meter.storage_of(id)))
         })
         .collect();
     let mut body = json!({"items": items});

@@ -217,9 +217,15 @@ pub(super) fn reservation(r: &Reservation) -> Value {
     })
 }
 
-pub(super) fn container(r: &Reservation, used: Option<ContainerUse>) -> Value {
+pub(super) fn container(
+    r: &Reservation,
+    used: Option<ContainerUse>,
+    storage_bytes: Option<u64>,
+) -> Value {
     let mut shown = reservation(r);
     if let Value::Object(map) = &mut shown {
+        let storage = storage_bytes.map(|b| Dimension::Storage.to_human(b));
+        map.insert("usedStorageGB".to_owned(), json!(storage));
         map.insert("usage".to_owned(), container_usage(used));
     }
     shown
@@ -345,7 +351,7 @@ impl<'a> UsageBody<'a> {
             reserved: Amounted(&RESERVED, reserved),
             current_cpu_cores: cores(used.cpu_milli),
             current_memory_gb: gb(used.memory_bytes),
-            current_storage_gb: gb(reserved.get(Dimension::Storage)),
+            current_storage_gb: gb(used.storage_bytes.unwrap_or(0)),
             current_containers: reserved.get(Dimension::Containers),
             current_running_containers: used.containers,
             current_pids: used.pids,

@@ -377,6 +377,11 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "metering.storage_interval_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.metering.storage_interval_s = n),
+        check: |c| interval(c.metering.storage_interval_s),
+    },
+    Key {
         path: "reconcile.interval_s",
         set: |c, text| parsed(text, "a number").map(|n| c.reconcile.interval_s = n),
         check: |c| interval(c.reconcile.interval_s),
@@ -699,6 +704,8 @@ mod tests {
             ("metering.near_limit_percent", "100", true),
             ("metering.near_limit_percent", "0", false),
             ("metering.near_limit_percent", "101", false),
+            ("metering.storage_interval_s", "600", true),
+            ("metering.storage_interval_s", "0", false),
             ("reconcile.interval_s", "60", true),
             ("retention.decisions_days", "36500", true),
             ("retention.decisions_days", "0", false),

@@ -178,6 +178,8 @@ pub struct Metering {
     pub near_interval_s: f64,
     /// Share of a CPU or memory limit from which on its user or team is near it, percent.
     pub near_limit_percent: u64,
+    /// Seconds between two walks through what is held on disk.
+    pub storage_interval_s: f64,
 }
 
 impl Default for Metering {
@@ -186,6 +188,7 @@ impl Default for Metering {
             interval_s: 10.0,
             near_interval_s: 2.0,
             near_limit_percent: 80,
+            storage_interval_s: 300.0,
         }
     }
 }

@@ -8,7 +8,7 @@ use plimsoll_core::entity::EntityKind;
 use plimsoll_store::{Measured, StoreError};
 
 use crate::engine_facts::engine_facts;
-use crate::meter::{Usage, Whose};
+use crate::meter::Whose;
 use crate::state::App;
 use crate::tasks::in_full;
 
@@ -41,17 +41,27 @@ pub async fn run(app: Arc<App>) -> Result<String, String> {
         .map_err(|e| e.to_string())?;
     app.cadence.note(false, now, metering);
     outcome.saved.map_err(|e| in_full(&e))?;
-    let is_near = follow_limits(&app, outcome.now).await;
+    let measured = outcome.now.iter().map(|(whose, used)| {
+        let memory = (Dimension::Memory, used.memory_bytes);
+        (*whose, vec![(Dimension::Cpu, used.cpu_milli), memory])
+    });
+    let is_near = follow(&app, measured.collect()).await;
     let is_near = is_near.map_err(|e| in_full(&e))?;
     app.cadence.note(is_near, now, metering);
     Ok(outcome.summary)
 }
 
+/// Measured use of an entity, by dimension.
+pub(super) type Use = (Whose, Vec<(Dimension, u64)>);
+
 /// Holds measured use against limits; returns whether any is near.
-async fn follow_limits(app: &App, watched: Vec<(Whose, Usage)>) -> Result<bool, StoreError> {
+///
+/// # Errors
+/// When the ledger cannot be written.
+pub(super) async fn follow(app: &App, watched: Vec<Use>) -> Result<bool, StoreError> {
     let mut measured = Vec::new();
     let mut is_near = false;
-    for (whose, usage) in watched {
+    for (whose, used) in watched {
         let (level, kind, entity) = match whose {
             Whose::System | Whose::Unmanaged | Whose::Project(_) => continue,
             Whose::Team(team) => (LevelKind::Team, EntityKind::Team, team.0),
@@ -71,10 +81,7 @@ async fn follow_limits(app: &App, watched: Vec<(Whose, Usage)>) -> Result<bool, 
         let (Ok(standing), Ok(name)) = (standing, name) else {
             continue;
         };
-        for (dimension, used) in [
-            (Dimension::Cpu, usage.cpu_milli),
-            (Dimension::Memory, usage.memory_bytes),
-        ] {
+        for (dimension, used) in used {
             let limit = standing.limits[dimension].at_most();
             let is_above = |permille: u64| {
                 limit.is_some_and(|limit| {

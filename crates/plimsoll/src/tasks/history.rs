@@ -120,6 +120,7 @@ fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
         ]
         .into_iter()
         .chain(flows(usage.flows))
+        .chain(usage.storage_bytes.map(|bytes| (Metric::Storage, bytes)))
         .collect(),
     });
     let containers = reading.containers.iter().map(|(id, used)| {

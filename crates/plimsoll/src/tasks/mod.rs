@@ -10,6 +10,7 @@ pub mod networks;
 pub mod reconcile;
 pub mod remote;
 pub mod retain;
+pub mod storage;
 pub mod turns;
 pub mod volumes;
 
