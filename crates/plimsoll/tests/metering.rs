@@ -535,7 +535,10 @@ fn parts_are_the_whole_and_strangers_are_told_apart() {
     m.server
         .put("/api/teams/crew/members/bob", json!({"role": "member"}));
     let options = ["run", "-d", "--memory", "32m", "--cpus", "0.2", "--name"];
-    m.ada.ok(&[&options[..], &["own", IMAGE], &BUSY].concat());
+    m.server
+        .post("/api/projects", json!({"name": "thesis", "user": "ada"}));
+    let own = ["own", "--label", "plimsoll.project=thesis", IMAGE];
+    m.ada.ok(&[&options[..], &own, &BUSY].concat());
     bob.ok(&[
         &options[..],
         &["teams", "--label", "plimsoll.team=crew", IMAGE],
@@ -584,6 +587,12 @@ fn parts_are_the_whole_and_strangers_are_told_apart() {
             && sum(&|used| bytes(used, "currentMemoryGB"))
             && sum(&|used| used["currentRunningContainers"].as_u64().unwrap());
         is_whole.then_some(())
+    });
+    wait_for("the project to be its only container", || {
+        let projects = m.server.get("/api/projects");
+        let project = nanoseconds(&projects["items"][0]["usage"]);
+        let own = nanoseconds(&used(&m.server, "ada", "own")?);
+        (project == own && own > 0).then_some(())
     });
     m.server.docker(&["rm", "-f", &name]);
     wait_for("the stranger to be gone", || {
