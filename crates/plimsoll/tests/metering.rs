@@ -381,6 +381,7 @@ fn what_one_container_sends_the_other_receives_and_connections_are_counted() {
     let source = run(
         "source",
         "until head -c 20m /dev/zero | nc sink 7; do sleep 0.1; done; \
+         until [ -e /go ]; do sleep 0.1; done; \
          for i in $(seq 50); do sleep 1000 | nc sink 9 & done; wait",
     );
     let totals = |name: &str| {
@@ -399,6 +400,7 @@ fn what_one_container_sends_the_other_receives_and_connections_are_counted() {
     // Headers come on top: 66 bytes on each packet of up to 64 KiB.
     assert!((20 << 20..22 << 20).contains(&sent), "{sent}");
 
+    m.ada.ok(&["exec", "source", "touch", "/go"]);
     // Without those that only wait for late packets.
     let sockets = |id: &str, state: Option<&str>| {
         let both = proc(&m.server, id, "net/tcp") + &proc(&m.server, id, "net/tcp6");
