@@ -381,6 +381,7 @@ fn what_one_container_sends_the_other_receives_and_connections_are_counted() {
     let source = run(
         "source",
         "until head -c 20m /dev/zero | nc sink 7; do sleep 0.1; done; \
+         until [ -e /go ]; do sleep 0.1; done; \
          for i in $(seq 50); do sleep 1000 | nc sink 9 & done; wait",
     );
     let totals = |name: &str| {
@@ -399,6 +400,7 @@ fn what_one_container_sends_the_other_receives_and_connections_are_counted() {
     // Headers come on top: 66 bytes on each packet of up to 64 KiB.
     assert!((20 << 20..22 << 20).contains(&sent), "{sent}");
 
+    m.ada.ok(&["exec", "source", "touch", "/go"]);
     // Without those that only wait for late packets.
     let sockets = |id: &str, state: Option<&str>| {
         let both = proc(&m.server, id, "net/tcp") + &proc(&m.server, id, "net/tcp6");
@@ -535,7 +537,10 @@ fn parts_are_the_whole_and_strangers_are_told_apart() {
     m.server
         .put("/api/teams/crew/members/bob", json!({"role": "member"}));
     let options = ["run", "-d", "--memory", "32m", "--cpus", "0.2", "--name"];
-    m.ada.ok(&[&options[..], &["own", IMAGE], &BUSY].concat());
+    m.server
+        .post("/api/projects", json!({"name": "thesis", "user": "ada"}));
+    let own = ["own", "--label", "plimsoll.project=thesis", IMAGE];
+    m.ada.ok(&[&options[..], &own, &BUSY].concat());
     bob.ok(&[
         &options[..],
         &["teams", "--label", "plimsoll.team=crew", IMAGE],
@@ -584,6 +589,12 @@ fn parts_are_the_whole_and_strangers_are_told_apart() {
             && sum(&|used| bytes(used, "currentMemoryGB"))
             && sum(&|used| used["currentRunningContainers"].as_u64().unwrap());
         is_whole.then_some(())
+    });
+    wait_for("the project to be its only container", || {
+        let projects = m.server.get("/api/projects");
+        let project = nanoseconds(&projects["items"][0]["usage"]);
+        let own = nanoseconds(&used(&m.server, "ada", "own")?);
+        (project == own && own > 0).then_some(())
     });
     m.server.docker(&["rm", "-f", &name]);
     wait_for("the stranger to be gone", || {

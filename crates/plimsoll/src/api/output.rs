@@ -172,8 +172,11 @@ pub(super) fn member(m: &Member) -> Value {
     })
 }
 
-pub(super) fn project(p: &Project) -> Value {
-    json!({"id": p.id, "name": p.name, "team": p.team, "user": p.user, "createdAt": time(p.created_ms)})
+pub(super) fn project(p: &Project, used: &Usage) -> Value {
+    json!({
+        "id": p.id, "name": p.name, "team": p.team, "user": p.user,
+        "createdAt": time(p.created_ms), "usage": Measured::new(used),
+    })
 }
 
 pub(super) fn token(t: &Token) -> Value {
@@ -309,12 +312,31 @@ pub(super) fn violation_record(v: &ViolationRecord) -> Value {
 pub(super) struct UsageBody<'a> {
     #[serde(flatten)]
     reserved: Amounted<'a>,
-    current_cpu_cores: f64,
-    #[serde(rename = "currentMemoryGB")]
-    current_memory_gb: f64,
+    #[serde(flatten)]
+    measured: Measured,
     #[serde(rename = "currentStorageGB")]
     current_storage_gb: f64,
     current_containers: u64,
+}
+
+impl<'a> UsageBody<'a> {
+    pub(super) fn new(used: &Usage, reserved: &'a Amounts) -> Self {
+        Self {
+            reserved: Amounted(&RESERVED, reserved),
+            measured: Measured::new(used),
+            current_storage_gb: Dimension::Storage.to_human(used.storage_bytes.unwrap_or(0)),
+            current_containers: reserved.get(Dimension::Containers),
+        }
+    }
+}
+
+/// Measured use alone, of those who are charged nothing.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Measured {
+    current_cpu_cores: f64,
+    #[serde(rename = "currentMemoryGB")]
+    current_memory_gb: f64,
     current_running_containers: u64,
     current_pids: u64,
     current_connections: u64,
@@ -343,16 +365,13 @@ pub(super) struct UsageBody<'a> {
     last_updated: Value,
 }
 
-impl<'a> UsageBody<'a> {
-    pub(super) fn new(used: &Usage, reserved: &'a Amounts) -> Self {
+impl Measured {
+    pub(super) fn new(used: &Usage) -> Self {
         let gb = |bytes: u64| Dimension::Memory.to_human(bytes);
         let cores = |milli: u64| Dimension::Cpu.to_human(milli);
         Self {
-            reserved: Amounted(&RESERVED, reserved),
             current_cpu_cores: cores(used.cpu_milli),
             current_memory_gb: gb(used.memory_bytes),
-            current_storage_gb: gb(used.storage_bytes.unwrap_or(0)),
-            current_containers: reserved.get(Dimension::Containers),
             current_running_containers: used.containers,
             current_pids: used.pids,
             current_connections: used.connections,

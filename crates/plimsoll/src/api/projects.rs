@@ -16,6 +16,7 @@ use super::input::Body;
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::clock::new_id;
+use crate::meter::Whose;
 use crate::state::App;
 
 #[derive(Debug, Deserialize)]
@@ -72,7 +73,12 @@ pub(super) async fn add(
         .store
         .add_project(project, caller.actor(&app, None))
         .await?;
-    Ok((StatusCode::CREATED, Json(output::project(&project))).into_response())
+    Ok((StatusCode::CREATED, Json(shown(&app, &project))).into_response())
+}
+
+/// A project with what its containers use.
+fn shown(app: &App, project: &Project) -> Value {
+    output::project(project, &app.meter.usage(Whose::Project(project.id)))
 }
 
 /// Whether the caller sees a project: their own, their teams', or all.
@@ -86,13 +92,13 @@ fn sees(app: &App, caller: &Caller, project: &Project) -> Result<bool, Problem> 
 }
 
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Value>> {
-    let mut shown = Vec::new();
+    let mut items = Vec::new();
     for project in app.store.projects().await? {
         if sees(&app, &caller, &project)? {
-            shown.push(output::project(&project));
+            items.push(shown(&app, &project));
         }
     }
-    Ok(Json(json!({"items": shown})))
+    Ok(Json(json!({"items": items})))
 }
 
 pub(super) async fn delete(

@@ -83,17 +83,8 @@ pub(super) async fn system(State(app): State<Arc<App>>, caller: Caller) -> Answe
         "quota".to_owned(),
         Value::Object(output::max_fields(&standing.limits)),
     );
-    let unmanaged = output::usage(&app.meter.usage(Whose::Unmanaged), &Amounts::ZERO);
-    let is_measured = |name: &String| !name.starts_with("reserved") && !name.ends_with("Storage");
-    body.insert(
-        "unmanaged".to_owned(),
-        Value::Object(
-            unmanaged
-                .into_iter()
-                .filter(|(name, _)| is_measured(name))
-                .collect(),
-        ),
-    );
+    let unmanaged = output::Measured::new(&app.meter.usage(Whose::Unmanaged));
+    body.insert("unmanaged".to_owned(), json!(unmanaged));
     let capacity = Amounts::ZERO
         .with(plimsoll_core::Dimension::Cpu, app.capacity.cpu.0)
         .with(plimsoll_core::Dimension::Memory, app.capacity.memory.0);
