@@ -207,6 +207,12 @@ impl Network {
         if unknown {
             self.map()?;
         }
+        // A list that was cut short is no proof.
+        for (index, link) in self.links.iter_mut().filter(|(_, link)| link.seen != cycle) {
+            if let Some(traffic) = self.netlink.counters_of(*index)? {
+                (link.traffic, link.seen) = (traffic, cycle);
+            }
+        }
         let watched = &mut self.watched;
         self.links.retain(|_, link| {
             let is_here = link.seen == cycle;

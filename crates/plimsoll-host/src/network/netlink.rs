@@ -76,10 +76,32 @@ impl Netlink {
     }
 
     /// What each link of this network namespace has received and sent since it was made.
-    pub(super) fn counters(&mut self, mut sink: impl FnMut(u32, Traffic)) -> io::Result<()> {
+    ///
+    /// Where links come and go meanwhile it may leave some out.
+    pub(super) fn counters(&mut self, sink: impl FnMut(u32, Traffic)) -> io::Result<()> {
+        self.ask_counters(NLM_F_DUMP, 0, sink)
+    }
+
+    /// The same of one link; `None` when there is no such link.
+    pub(super) fn counters_of(&mut self, index: u32) -> io::Result<Option<Traffic>> {
+        let mut found = None;
+        let asked = self.ask_counters(0, index, |_, traffic| found = Some(traffic));
+        match asked {
+            Err(error) if error.raw_os_error() == Some(Errno::NODEV.raw_os_error()) => Ok(None),
+            asked => asked.map(|()| found),
+        }
+    }
+
+    fn ask_counters(
+        &mut self,
+        flags: u16,
+        index: u32,
+        mut sink: impl FnMut(u32, Traffic),
+    ) -> io::Result<()> {
         let mut body = [0; STATS_BODY];
+        body[4..8].copy_from_slice(&index.to_ne_bytes());
         body[8..].copy_from_slice(&(1_u32 << (IFLA_STATS_LINK_64 - 1)).to_ne_bytes());
-        self.ask(RTM_GETSTATS, NLM_F_DUMP, &body, |kind, body| {
+        self.ask(RTM_GETSTATS, flags, &body, |kind, body| {
             let counters = attribute(body.get(STATS_BODY..)?, IFLA_STATS_LINK_64)?;
             let traffic = Traffic {
                 received_bytes: u64_at(counters, RX_BYTES)?,
@@ -252,6 +274,8 @@ mod tests {
         assert!(!links.is_empty());
         // The loopback is always there and first.
         assert!(links.contains(&1) && counted.contains(&1));
+        assert!(netlink.counters_of(1).unwrap().is_some());
+        assert_eq!(netlink.counters_of(i32::MAX as u32).unwrap(), None);
         // Our own namespace has no name for itself but by a link that leads out and back.
         assert!(netlink.namespace_of(std::process::id()).is_ok());
         assert!(netlink.namespace_of(u32::MAX >> 1).is_err());
