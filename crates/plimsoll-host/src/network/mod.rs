@@ -11,7 +11,7 @@
 mod files;
 mod netlink;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
@@ -145,6 +145,10 @@ impl Network {
             return Ok(());
         }
         self.count()?;
+        if self.is_one_without_links() {
+            // A link is made here first and its other end moved afterwards, which nothing tells.
+            self.map()?;
+        }
         let mut by_peer: HashMap<i32, Traffic> = HashMap::new();
         for link in self.links.values() {
             if let Some(peer) = link.peer {
@@ -167,6 +171,13 @@ impl Network {
             sink(*namespace, traffic);
         }
         Ok(())
+    }
+
+    /// Whether no known link leads to some watched namespace.
+    fn is_one_without_links(&self) -> bool {
+        let led_to: HashSet<i32> = self.links.values().filter_map(|link| link.peer).collect();
+        let is_found = |watched: &Watched| watched.peer.is_some_and(|peer| led_to.contains(&peer));
+        !self.watched.values().all(is_found)
     }
 
     /// Reads the counters of one watched namespace at once; `None` when it is not watched or has no
