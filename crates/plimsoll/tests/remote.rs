@@ -141,10 +141,18 @@ fn spawn(program: Program, dir: &Path, port: u16) -> Child {
         .expect("scripts/test.sh installs it")
 }
 
-/// Twenty minutes of readings with a gap of five, the last of them just now.
+/// Twenty minutes of readings with a gap of five, the last of them just now, or at the end of the hour
+/// before: what is sent on is still in the log.
 fn measured() -> (tempfile::TempDir, Arc<History>, i64) {
     let dir = tempfile::tempdir().unwrap();
-    let from_ms = now_ms().div_euclid(STEP) * STEP - 20 * STEP;
+    let now = now_ms().div_euclid(STEP) * STEP;
+    let into_hour = now.rem_euclid(60 * STEP);
+    let end = if into_hour < 20 * STEP {
+        now - into_hour - 10 * STEP
+    } else {
+        now
+    };
+    let from_ms = end - 20 * STEP;
     let history = History::open(dir.path(), Settings::default(), from_ms).unwrap();
     let labels = Labels {
         name: Some("web \"1\"".into()),
