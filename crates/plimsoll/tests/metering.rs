@@ -365,7 +365,6 @@ fn memory_is_the_engines_figure_to_a_mebibyte() {
 }
 
 #[test]
-#[ignore = "passes alone; beside tests that make and remove links it does not agree to the last byte"]
 fn what_one_container_sends_the_other_receives_and_connections_are_counted() {
     let m = Metered::start(62_560, "ports.first=42200");
     let run = |name: &str, script: &str| {

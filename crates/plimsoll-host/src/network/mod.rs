@@ -11,13 +11,13 @@
 mod files;
 mod netlink;
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io;
 use std::ops::AddAssign;
 use std::path::{Path, PathBuf};
 
 pub use files::{Namespace, namespace};
-use netlink::Netlink;
+use netlink::{Netlink, OtherEnd};
 
 /// Bytes since the beginning.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -57,8 +57,10 @@ pub struct Network {
 
 #[derive(Debug)]
 struct Link {
-    /// The kernel's name for the namespace that its other end is in.
-    peer: Option<i32>,
+    end: OtherEnd,
+    /// The namespace that its other end is in, once that is watched. The kernel gives a name again when
+    /// a namespace is gone, so the name alone does not tell whose a link was.
+    owner: Option<Namespace>,
     traffic: Traffic,
     seen: u64,
 }
@@ -98,12 +100,13 @@ impl Network {
         let peer = self.peer_of(pid)?;
         self.watched
             .entry(namespace)
-            .and_modify(|watched| (watched.pid, watched.peer) = (pid, peer))
+            .and_modify(|watched| watched.pid = pid)
             .or_insert(Watched {
                 pid,
-                peer,
+                peer: None,
                 past: Traffic::default(),
             });
+        self.name(namespace, peer);
         Ok(namespace)
     }
 
@@ -122,16 +125,28 @@ impl Network {
         self.netlink.namespace_of(pid)
     }
 
+    /// Notes what the kernel calls a namespace. Whoever else was called so is gone.
+    fn name(&mut self, namespace: Namespace, peer: Option<i32>) {
+        for (other, watched) in &mut self.watched {
+            if *other == namespace {
+                watched.peer = peer;
+            } else if peer.is_some() && watched.peer == peer {
+                watched.peer = None;
+            }
+        }
+    }
+
     fn map(&mut self) -> io::Result<()> {
         let links = &mut self.links;
         let cycle = self.cycle;
-        self.netlink.links(|index, peer| {
+        self.netlink.links(|index, end| {
             let link = links.entry(index).or_insert(Link {
-                peer,
+                end,
+                owner: None,
                 traffic: Traffic::default(),
                 seen: cycle,
             });
-            link.peer = peer;
+            link.end = end;
         })
     }
 
@@ -145,24 +160,17 @@ impl Network {
             return Ok(());
         }
         self.count()?;
-        if self.is_one_without_links() {
-            // A link is made here first and its other end moved afterwards, which nothing tells.
-            self.map()?;
-        }
-        let mut by_peer: HashMap<i32, Traffic> = HashMap::new();
+        self.own();
+        let mut by_owner: HashMap<Namespace, Traffic> = HashMap::new();
         for link in self.links.values() {
-            if let Some(peer) = link.peer {
-                *by_peer.entry(peer).or_default() += link.traffic.turned();
+            if let Some(owner) = link.owner {
+                *by_owner.entry(owner).or_default() += link.traffic.turned();
             }
         }
-        for (namespace, watched) in &mut self.watched {
-            if watched.peer.is_none() {
-                // It may have got its first link since.
-                watched.peer = self.netlink.namespace_of(watched.pid).unwrap_or(None);
-            }
+        for (namespace, watched) in &self.watched {
             let mut traffic = watched.past;
             match watched.peer {
-                Some(peer) => traffic += by_peer.get(&peer).copied().unwrap_or_default(),
+                Some(_) => traffic += by_owner.get(namespace).copied().unwrap_or_default(),
                 None => match files::traffic(&self.proc_root, watched.pid) {
                     Some(own) => traffic += own,
                     None => continue,
@@ -173,11 +181,23 @@ impl Network {
         Ok(())
     }
 
-    /// Whether no known link leads to some watched namespace.
-    fn is_one_without_links(&self) -> bool {
-        let led_to: HashSet<i32> = self.links.values().filter_map(|link| link.peer).collect();
-        let is_found = |watched: &Watched| watched.peer.is_some_and(|peer| led_to.contains(&peer));
-        !self.watched.values().all(is_found)
+    /// Finds out whose the links are that nobody had before.
+    fn own(&mut self) {
+        // They may have got their first links since.
+        let nameless = self.watched.iter().filter(|(_, w)| w.peer.is_none());
+        let nameless: Vec<(Namespace, u32)> = nameless.map(|(n, w)| (*n, w.pid)).collect();
+        for (namespace, pid) in nameless {
+            if let Ok(Some(peer)) = self.netlink.namespace_of(pid) {
+                self.name(namespace, Some(peer));
+            }
+        }
+        let named = self.watched.iter().filter_map(|(n, w)| Some((w.peer?, *n)));
+        let named: HashMap<i32, Namespace> = named.collect();
+        for link in self.links.values_mut().filter(|l| l.owner.is_none()) {
+            if let OtherEnd::In(peer) = link.end {
+                link.owner = named.get(&peer).copied();
+            }
+        }
     }
 
     /// Reads the counters of one watched namespace at once; `None` when it is not watched or has no
@@ -208,14 +228,16 @@ impl Network {
             let link = links.entry(index).or_insert_with(|| {
                 unknown = true;
                 Link {
-                    peer: None,
+                    end: OtherEnd::None,
+                    owner: None,
                     traffic,
                     seen: cycle,
                 }
             });
             (link.traffic, link.seen) = (traffic, cycle);
         })?;
-        if unknown {
+        // A pair is made here, and one end of it moved afterwards, which nothing tells.
+        if unknown || self.links.values().any(|link| link.end == OtherEnd::Here) {
             self.map()?;
         }
         // A list that was cut short is no proof.
@@ -227,11 +249,9 @@ impl Network {
         let watched = &mut self.watched;
         self.links.retain(|_, link| {
             let is_here = link.seen == cycle;
-            if !is_here {
-                let of = watched.values_mut().find(|w| w.peer == link.peer);
-                if let Some(of) = of.filter(|_| link.peer.is_some()) {
-                    of.past += link.traffic.turned();
-                }
+            let owner = link.owner.filter(|_| !is_here);
+            if let Some(of) = owner.and_then(|owner| watched.get_mut(&owner)) {
+                of.past += link.traffic.turned();
             }
             is_here
         });

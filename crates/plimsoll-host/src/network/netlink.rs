@@ -38,6 +38,7 @@ const RTM_GETSTATS: u16 = 94;
 /// `struct ifinfomsg`: family, type, index, flags, change.
 const LINK_BODY: usize = 16;
 const IFLA_EXT_MASK: u16 = 29;
+const IFLA_LINK: u16 = 5;
 const IFLA_LINK_NETNSID: u16 = 37;
 const RTEXT_FILTER_SKIP_STATS: u32 = 1 << 3;
 
@@ -59,6 +60,17 @@ pub(super) struct Netlink {
     socket: OwnedFd,
     buffer: Box<[u8]>,
     sequence: u32,
+}
+
+/// Where a link leads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum OtherEnd {
+    /// Nowhere: it has one end.
+    None,
+    /// In this namespace, as of every new pair until one end is moved.
+    Here,
+    /// In the namespace that the kernel calls so.
+    In(i32),
 }
 
 impl Netlink {
@@ -114,15 +126,20 @@ impl Netlink {
         })
     }
 
-    /// Each link, and the namespace that its other end is in, where that is another one.
-    pub(super) fn links(&mut self, mut sink: impl FnMut(u32, Option<i32>)) -> io::Result<()> {
+    /// Each link, and where its other end is.
+    pub(super) fn links(&mut self, mut sink: impl FnMut(u32, OtherEnd)) -> io::Result<()> {
         let mut body = vec![0; LINK_BODY];
         put(&mut body, IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS);
         self.ask(RTM_GETLINK, NLM_F_DUMP, &body, |kind, body| {
-            let peer = attribute(body.get(LINK_BODY..)?, IFLA_LINK_NETNSID);
-            let peer = peer.and_then(|id| u32_at(id, 0)).map(u32::cast_signed);
+            let attributes = body.get(LINK_BODY..)?;
+            let number = |kind| attribute(attributes, kind).and_then(|value| u32_at(value, 0));
+            let end = match (number(IFLA_LINK_NETNSID), number(IFLA_LINK)) {
+                (Some(id), _) => OtherEnd::In(id.cast_signed()),
+                (None, Some(_)) => OtherEnd::Here,
+                (None, None) => OtherEnd::None,
+            };
             if kind == RTM_NEWLINK {
-                sink(u32_at(body, 4)?, peer);
+                sink(u32_at(body, 4)?, end);
             }
             Some(())
         })

@@ -41,6 +41,11 @@ impl Lonely {
             "link add {name} type veth peer name inside{net} netns {}",
             self.pid()
         )));
+        self.open(name, net)
+    }
+
+    /// What may be sent over a link that leads there.
+    fn open(&self, name: &str, net: u8) -> UdpSocket {
         assert!(ip(&format!("addr add 198.18.{net}.1/30 dev {name}")));
         assert!(ip(&format!("link set {name} up")));
         let pid = self.pid().to_string();
@@ -113,6 +118,62 @@ fn what_the_hosts_end_sends_the_container_received_and_nothing_is_lost_with_a_li
     send(&second, 10);
     let more = read(&mut network)[&namespace];
     assert!(more.received_bytes >= gone.received_bytes + 10 * PACKET);
+}
+
+#[test]
+fn a_link_that_was_seen_before_it_leads_there_counts() {
+    let lonely = Lonely::new();
+    let name = format!("pp{}", std::process::id());
+    let mut network = Network::open("/proc".into()).unwrap();
+    let namespace = network.watch(lonely.pid()).unwrap();
+    assert!(ip(&format!(
+        "link add {name} type veth peer name inside203"
+    )));
+    read(&mut network);
+    assert!(ip(&format!("link set inside203 netns {}", lonely.pid())));
+    let socket = lonely.open(&name, 203);
+    send(&socket, 50);
+    assert!(read(&mut network)[&namespace].received_bytes >= 50 * PACKET);
+}
+
+/// A namespace that is gone and what it had counted, and one that the kernel calls the same before
+/// anybody looked; `None` where others were given the name.
+fn namesake(network: &mut Network, name: &str) -> Option<(Traffic, Namespace, Namespace, Lonely)> {
+    let first = Lonely::new();
+    let old = network.watch(first.pid()).unwrap();
+    send(&first.link(name, 204), 50);
+    let counted = read(network)[&old];
+    let called = network.watched[&old].peer;
+    drop(first);
+    while Path::new(&format!("/sys/class/net/{name}")).exists() {
+        std::thread::yield_now();
+    }
+    let mut others = Vec::new();
+    for n in 0..20 {
+        let lonely = Lonely::new();
+        let pid = lonely.pid();
+        assert!(ip(&format!(
+            "link add {name}{n} type veth peer name in netns {pid}"
+        )));
+        let new = network.watch(pid).unwrap();
+        if network.watched[&new].peer == called {
+            return Some((counted, old, new, lonely));
+        }
+        others.push(lonely);
+    }
+    None
+}
+
+#[test]
+fn what_has_the_name_of_one_that_is_gone_has_nothing_of_its_bytes() {
+    let mut network = Network::open("/proc".into()).unwrap();
+    let name = format!("pn{}", std::process::id());
+    let found = (0..10).find_map(|_| namesake(&mut network, &name));
+    let (counted, old, new, _lonely) = found.expect("the kernel gives names again");
+    assert!(counted.received_bytes >= 50 * PACKET);
+    let of_new = read(&mut network)[&new];
+    assert!(of_new.received_bytes < PACKET, "{of_new:?}");
+    assert_eq!(network.watched[&old].past, counted);
 }
 
 #[test]
