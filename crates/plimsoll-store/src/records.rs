@@ -535,6 +535,17 @@ pub struct Admission {
     pub replayed: bool,
 }
 
+impl Admission {
+    /// What has just been decided.
+    pub(crate) const fn of(decision: Decision, reservation: Option<Reservation>) -> Self {
+        Self {
+            decision,
+            reservation,
+            replayed: false,
+        }
+    }
+}
+
 /// Which reservations to list. `None` means any.
 #[derive(Debug, Clone, Default)]
 pub struct ReservationFilter {

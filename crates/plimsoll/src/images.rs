@@ -11,13 +11,12 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use plimsoll_core::dimension::{Amounts, Dimension};
-use plimsoll_core::entity::{DecisionId, ReservationId, UserId};
+use plimsoll_core::entity::{ReservationId, UserId};
 use plimsoll_core::{Limit, State};
 use plimsoll_host::engine::{EngineError, ImageHistory, ImageInspect, ImageSummary};
 use plimsoll_host::request::image_reference::{Reference, Space, Standing};
 use plimsoll_store::{
-    Claim, Decision, NewReservation, ObjectKind, Origin, Push, Reservation, StoreError, TeamChoice,
-    User,
+    Claim, Decision, NewReservation, ObjectKind, Push, Reservation, StoreError, TeamChoice, User,
 };
 use sha2::{Digest, Sha256};
 
@@ -309,22 +308,12 @@ fn claim_of(app: &App, user: UserId, bytes: u64) -> Claim {
 
 fn new_reservation(app: &App, user: UserId, bytes: u64) -> (NewReservation, String) {
     let id = ReservationId(new_id());
-    let now_ms = app.clock.now_ms();
     let space = Space::new(app.instance.as_str(), &user.hex());
+    let alone = app.new_reservation(id, ObjectKind::Image, claim_of(app, user, bytes));
     let new = NewReservation {
-        id,
-        kind: ObjectKind::Image,
-        decision: DecisionId(new_id()),
-        claim: claim_of(app, user, bytes),
-        origin: Origin::Gateway,
-        idempotency: None,
         container_name: Some(RESERVATION_NAME.to_owned()),
-        image: None,
-        goes_with: None,
-        host_mounts: Vec::new(),
-        replaces: None,
-        expires_ms: now_ms + 60_000,
-        now_ms,
+        expires_ms: alone.now_ms + 60_000,
+        ..alone
     };
     // Each reservation's own, since the ledger never uses one twice.
     (new, format!("{}{}", space.prefix(), id.0.simple()))

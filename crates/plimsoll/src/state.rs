@@ -9,7 +9,7 @@ use plimsoll_core::quota::Capacity;
 use plimsoll_host::cgroup::{Hierarchy, Instance};
 use plimsoll_host::engine::{Engine, EngineVersion, UsageData};
 use plimsoll_store::history::History;
-use plimsoll_store::{Deed, HostLease, Store};
+use plimsoll_store::{Claim, Deed, HostLease, NewReservation, ObjectKind, Origin, Store};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::clock::{Clock, new_id};
@@ -102,6 +102,32 @@ impl App {
     #[must_use]
     pub fn instance_label(&self) -> String {
         format!("{}={}", labels::INSTANCE, self.instance.as_str())
+    }
+
+    /// A claim for something the gateway is about to make, nameless and alone.
+    #[must_use]
+    pub fn new_reservation(
+        &self,
+        id: ReservationId,
+        kind: ObjectKind,
+        claim: Claim,
+    ) -> NewReservation {
+        let now_ms = self.clock.now_ms();
+        NewReservation {
+            id,
+            kind,
+            decision: DecisionId(new_id()),
+            claim,
+            origin: Origin::Gateway,
+            idempotency: None,
+            container_name: None,
+            image: None,
+            goes_with: None,
+            host_mounts: Vec::new(),
+            replaces: None,
+            expires_ms: now_ms + self.gateway_ttl_ms(),
+            now_ms,
+        }
     }
 
     /// A step on a reservation, taken now.

@@ -109,11 +109,7 @@ impl Store {
                 let claim = claim_of(&r, after);
                 let (judged, decision) = decide(books, "commit", &claim, &before, id, deed)?;
                 if !judged.verdict.allowed() {
-                    return Ok(Admission {
-                        decision,
-                        reservation: None,
-                        replayed: false,
-                    });
+                    return Ok(Admission::of(decision, None));
                 }
                 decision
             } else {
@@ -143,11 +139,7 @@ impl Store {
                 decision: Some(admitted.id),
                 ..bound
             };
-            Ok(Admission {
-                decision: admitted,
-                reservation: Some(reservation),
-                replayed: false,
-            })
+            Ok(Admission::of(admitted, Some(reservation)))
         });
         self.decide(deed.decision, step).await
     }
@@ -176,19 +168,11 @@ impl Store {
             let (before, claim) = (r.charge(), claim_of(&r, after));
             let (judged, decision) = decide(books, "start", &claim, &before, id, deed)?;
             if !judged.verdict.allowed() {
-                return Ok(Admission {
-                    decision,
-                    reservation: None,
-                    replayed: false,
-                });
+                return Ok(Admission::of(decision, None));
             }
             let started = change(books, &r, State::Active, &r.claim, deed.now_ms)?;
             watch(books, &started, &decision, deed.now_ms)?;
-            Ok(Admission {
-                decision,
-                reservation: Some(started),
-                replayed: false,
-            })
+            Ok(Admission::of(decision, Some(started)))
         });
         self.decide(deed.decision, step).await
     }
@@ -208,19 +192,11 @@ impl Store {
             let claim = claim_of(&r, after);
             let (judged, decision) = decide(books, "start", &claim, &before, id, deed)?;
             if !judged.verdict.allowed() {
-                return Ok(Admission {
-                    decision,
-                    reservation: None,
-                    replayed: false,
-                });
+                return Ok(Admission::of(decision, None));
             }
             let alone = share(books, &r, shared)?;
             watch(books, &alone, &decision, deed.now_ms)?;
-            Ok(Admission {
-                decision,
-                reservation: Some(alone),
-                replayed: false,
-            })
+            Ok(Admission::of(decision, Some(alone)))
         });
         self.decide(deed.decision, step).await
     }
@@ -243,22 +219,14 @@ impl Store {
             let claim = claim_of(&r, r.charge_of(&amounts));
             let (judged, decision) = decide(books, "update", &claim, &before, id, deed)?;
             if !judged.verdict.allowed() {
-                return Ok(Admission {
-                    decision,
-                    reservation: None,
-                    replayed: false,
-                });
+                return Ok(Admission::of(decision, None));
             }
             let resized = change(books, &r, r.state, &amounts, deed.now_ms)?;
             if violations::any_open(books)? {
                 follow(books, &r, "resized", deed.now_ms)?;
             }
             watch(books, &resized, &decision, deed.now_ms)?;
-            Ok(Admission {
-                decision,
-                reservation: Some(resized),
-                replayed: false,
-            })
+            Ok(Admission::of(decision, Some(resized)))
         });
         self.decide(deed.decision, step).await
     }
@@ -306,11 +274,7 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
     let before = shared.map_or(Amounts::ZERO, |shared| shared.amounts);
     let (judged, decision) = decide(books, "create", &new.claim, &before, new.id, deed)?;
     if !judged.verdict.allowed() {
-        return Ok(Admission {
-            decision,
-            reservation: None,
-            replayed: false,
-        });
+        return Ok(Admission::of(decision, None));
     }
     insert(
         books,
@@ -355,11 +319,7 @@ fn reserve(books: &mut Books<'_>, new: &NewReservation) -> Result<Admission> {
         shared,
     };
     watch(books, &reservation, &decision, new.now_ms)?;
-    Ok(Admission {
-        decision,
-        reservation: Some(reservation),
-        replayed: false,
-    })
+    Ok(Admission::of(decision, Some(reservation)))
 }
 
 /// What the container that this one replaces charges for it, too. It must be charged at the same place,

@@ -5,12 +5,11 @@ use std::sync::Arc;
 use axum::Json;
 use axum::extract::{Path, State};
 use plimsoll_core::entity::DecisionId;
-use plimsoll_store::StoreError;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::{Params, page_size};
+use super::input::{Params, found, page_size};
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::state::App;
@@ -67,14 +66,9 @@ pub(super) async fn show(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Answer<Json<Value>> {
-    let absent = || Problem::not_found("decision", &id);
-    let parsed: DecisionId = id.parse().map_err(|_| absent())?;
-    let decision = match app.store.decision(parsed) {
-        Err(StoreError::NotFound { .. }) => return Err(absent()),
-        decision => decision?,
-    };
+    let decision = found("decision", &id, |id| app.store.decision(id))?;
     if !caller.sees_charge(&app, decision.user, decision.team)? {
-        return Err(absent());
+        return Err(Problem::not_found("decision", &id));
     }
     Ok(Json(output::decision(&decision)))
 }

@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use plimsoll_core::entity::GrantId;
-use plimsoll_store::{Grant, GrantTo, NewGrant, StoreError};
+use plimsoll_store::{Grant, GrantTo, NewGrant};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::{Body, MaxFields, Params, Text, page_size};
+use super::input::{Body, MaxFields, Params, Text, found, page_size};
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::clock::new_id;
@@ -118,16 +118,9 @@ pub(super) async fn revoke(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Answer<Json<Value>> {
-    let absent = || Problem::not_found("grant", &id);
-    let grant = match id.parse() {
-        Ok(parsed) => match app.store.grant(parsed) {
-            Err(StoreError::NotFound { .. }) => return Err(absent()),
-            grant => grant?,
-        },
-        Err(_) => return Err(absent()),
-    };
+    let grant = found("grant", &id, |id| app.store.grant(id))?;
     if !sees(&app, &caller, &grant)? {
-        return Err(absent());
+        return Err(Problem::not_found("grant", &id));
     }
     match grant.to {
         GrantTo::Member(team, _) => {

@@ -2,6 +2,7 @@
 //! errors that name the field.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::LazyLock;
 
 use axum::extract::{FromRequest, FromRequestParts, Request};
@@ -11,6 +12,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use plimsoll_core::{Dimension, Limit};
+use plimsoll_store::StoreError;
 use serde::de::{self, DeserializeOwned, DeserializeSeed, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
@@ -192,6 +194,19 @@ pub(super) fn page_size(limit: Option<u32>) -> Result<u32, Problem> {
 /// A user's or team's name or id, as the ledger writes ids.
 pub(super) fn id_or_name(text: &str) -> String {
     uuid::Uuid::try_parse(text).map_or_else(|_| text.to_owned(), |id| id.to_string())
+}
+
+/// What the ledger has under an id. One that is no id is the same as absent.
+pub(super) fn found<I: FromStr, T>(
+    what: &str,
+    id: &str,
+    look: impl FnOnce(I) -> Result<T, StoreError>,
+) -> Result<T, Problem> {
+    let absent = || Problem::not_found(what, id);
+    match look(id.parse().map_err(|_| absent())?) {
+        Err(StoreError::NotFound { .. }) => Err(absent()),
+        found => Ok(found?),
+    }
 }
 
 /// A field that tells absent (`None`) from null (`Some(None)`).

@@ -8,13 +8,13 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use plimsoll_core::entity::{GrantId, RequestId};
-use plimsoll_store::{NewRequest, Request, StoreError};
+use plimsoll_store::{NewRequest, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
 use super::grants::{self, Which};
-use super::input::{Body, MaxFields, Params, Text};
+use super::input::{Body, MaxFields, Params, Text, found};
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::clock::new_id;
@@ -147,18 +147,11 @@ pub(super) async fn withdraw(
 }
 
 fn seen(app: &App, caller: &Caller, id: &str) -> Result<Request, Problem> {
-    let absent = || Problem::not_found("request", id);
-    let request = match id.parse() {
-        Ok(parsed) => match app.store.request(parsed) {
-            Err(StoreError::NotFound { .. }) => return Err(absent()),
-            request => request?,
-        },
-        Err(_) => return Err(absent()),
-    };
+    let request = found("request", id, |id| app.store.request(id))?;
     if caller.sees_charge(app, request.user, request.team)? {
         Ok(request)
     } else {
-        Err(absent())
+        Err(Problem::not_found("request", id))
     }
 }
 

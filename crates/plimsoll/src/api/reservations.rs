@@ -10,12 +10,12 @@ use plimsoll_core::State as Stands;
 use plimsoll_core::entity::{DecisionId, Name, ReservationId};
 use plimsoll_host::ids::ContainerId;
 use plimsoll_host::request::path::container_name;
-use plimsoll_store::{Claim, Idempotency, NewReservation, Origin, Reservation, StoreError};
+use plimsoll_store::{Claim, Idempotency, NewReservation, Origin, Reservation};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{Caller, hash};
-use super::input::Body;
+use super::input::{Body, found};
 use super::output;
 use super::problem::{Answer, Problem};
 use super::validate::{ResourceRequest, team_choice};
@@ -140,16 +140,11 @@ pub(super) async fn reserve(
 
 /// The reservation of this id, if the caller may see it.
 fn seen(app: &App, caller: &Caller, id: &str) -> Answer<Reservation> {
-    let absent = || Problem::not_found("reservation", id);
-    let parsed: ReservationId = id.parse().map_err(|_| absent())?;
-    let reservation = match app.store.reservation(parsed) {
-        Err(StoreError::NotFound { .. }) => return Err(absent()),
-        reservation => reservation?,
-    };
+    let reservation = found("reservation", id, |id| app.store.reservation(id))?;
     if caller.sees_charge(app, reservation.user, reservation.team)? {
         Ok(reservation)
     } else {
-        Err(absent())
+        Err(Problem::not_found("reservation", id))
     }
 }
 

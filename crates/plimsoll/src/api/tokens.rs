@@ -8,12 +8,12 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use jiff::Timestamp;
 use plimsoll_core::entity::TokenId;
-use plimsoll_store::{NewToken, Role, StoreError};
+use plimsoll_store::{NewToken, Role};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::{Caller, Rights, hash, new_secret};
-use super::input::{Body, Text};
+use super::input::{Body, Text, found};
 use super::output;
 use super::problem::{Answer, Problem};
 use super::users::role;
@@ -113,20 +113,16 @@ pub(super) async fn revoke(
     caller: Caller,
     Path(id): Path<String>,
 ) -> Answer {
-    let id: TokenId = id.parse().map_err(|_| Problem::not_found("token", &id))?;
-    let absent = || Problem::not_found("token", &id.to_string());
-    let token = match app.store.token(id) {
-        Err(StoreError::NotFound { .. }) => return Err(absent()),
-        token => token?,
-    };
+    let token = found("token", &id, |id| app.store.token(id))?;
     // Ending one's own token takes no right: whoever lost one must be able to.
     if !caller.is_admin() && !token.user.is_some_and(|user| caller.is(user)) {
         return Err(if caller.rights.read_all {
             Problem::forbidden("only its user and administrators may revoke a token")
         } else {
-            absent()
+            Problem::not_found("token", &id)
         });
     }
-    app.store.revoke_token(id, caller.actor(&app, None)).await?;
+    let actor = caller.actor(&app, None);
+    app.store.revoke_token(token.id, actor).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

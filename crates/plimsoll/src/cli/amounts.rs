@@ -14,13 +14,19 @@ pub(super) fn amount(of: &Value, field: &str, dimension: Dimension) -> Option<u6
 /// A charged amount: `cpuCores` in an object of amounts, or `reservedCpuCores` beside other fields.
 #[must_use]
 pub(super) fn charged(of: &Value, prefix: &str, dimension: Dimension) -> Option<u64> {
+    amount(of, &field_name(prefix, dimension), dimension)
+}
+
+/// What the API calls an amount: `cpuCores`, or `reservedCpuCores` with a prefix.
+#[must_use]
+pub(super) fn field_name(prefix: &str, dimension: Dimension) -> String {
     let mut field = format!("{prefix}{}", dimension.field());
     if prefix.is_empty()
         && let Some(first) = field.get(..1).map(str::to_lowercase)
     {
         field.replace_range(..1, &first);
     }
-    amount(of, &field, dimension)
+    field
 }
 
 /// A `max*` field of an answer.

@@ -5,7 +5,7 @@ use http::Method;
 use plimsoll_core::{Dimension, Limit};
 use serde_json::{Map, Value, json};
 
-use super::amounts::{charged, items, label, limit, shown, text};
+use super::amounts::{charged, field_name, items, label, limit, shown, text};
 use super::answer::Answer;
 use super::args::{GrantFlags, RedistributeFlags, WishCommand, WishFlags};
 use super::client::{Client, path, query};
@@ -271,7 +271,7 @@ pub(super) async fn redistribute(
     ]);
     for (d, amount) in flags.amounts.given() {
         let amount = amount.at_most().unwrap_or(0);
-        step.insert(move_field(d), json!(d.to_human(amount)));
+        step.insert(field_name("", d), json!(d.to_human(amount)));
     }
     let mut body = Map::from_iter([
         ("moves".to_owned(), json!([step])),
@@ -370,12 +370,6 @@ fn until(of: &Value) -> String {
         none if none == "-" => String::new(),
         time => format!(" until {time}"),
     }
-}
-
-/// `cpuCores`: what the field of a move is called.
-fn move_field(d: Dimension) -> String {
-    let field = d.field();
-    field[..1].to_lowercase() + &field[1..]
 }
 
 fn moves(made: &Value) -> String {

@@ -25,11 +25,7 @@ impl When {
     #[must_use]
     pub(super) fn at(self, now: Timestamp, here: &TimeZone) -> Option<Timestamp> {
         let today = here.to_datetime(now).date();
-        let end = |day: Date| {
-            let next = day.checked_add(1.day()).ok()?;
-            here.to_timestamp(next.to_datetime(jiff::civil::Time::midnight()))
-                .ok()
-        };
+        let end = |day: Date| midnight(day.checked_add(1.day()).ok()?, here);
         match self {
             Self::At(at) => Some(at),
             Self::AfterSeconds(span) => Timestamp::from_second(now.as_second() + span).ok(),
@@ -43,10 +39,7 @@ impl When {
     #[must_use]
     fn since(self, now: Timestamp, here: &TimeZone) -> Option<Timestamp> {
         let today = here.to_datetime(now).date();
-        let begin = |day: Date| {
-            let midnight = day.to_datetime(jiff::civil::Time::midnight());
-            here.to_timestamp(midnight).ok()
-        };
+        let begin = |day: Date| midnight(day, here);
         match self {
             Self::At(at) => Some(at),
             Self::AfterSeconds(span) => Timestamp::from_second(now.as_second() - span).ok(),
@@ -71,6 +64,12 @@ impl When {
         let at = self.at(now, &TimeZone::system())?;
         Some(at.to_string())
     }
+}
+
+/// When a day begins.
+fn midnight(day: Date, here: &TimeZone) -> Option<Timestamp> {
+    let midnight = day.to_datetime(jiff::civil::Time::midnight());
+    here.to_timestamp(midnight).ok()
 }
 
 /// A time, a day, or a span from now.

@@ -13,7 +13,7 @@ use http::{Method, Response};
 use plimsoll_core::State;
 use plimsoll_core::admit::{Owner, Path};
 use plimsoll_core::dimension::{Amounts, Dimension};
-use plimsoll_core::entity::{DecisionId, ReservationId, TeamId};
+use plimsoll_core::entity::{ReservationId, TeamId};
 use plimsoll_core::units::{Bytes, MilliCpu};
 use plimsoll_host::request::archive;
 use plimsoll_host::request::build::BuildRequest;
@@ -21,7 +21,7 @@ use plimsoll_host::request::dockerfile::{check_triggers, rewrite};
 use plimsoll_host::request::image_reference::Reference;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_host::request::registry::Credentials;
-use plimsoll_store::{Claim, NewReservation, ObjectKind, Origin, TeamChoice, User};
+use plimsoll_store::{Claim, NewReservation, ObjectKind, TeamChoice, User};
 use serde_json::{Value, json};
 
 use super::answer::Body;
@@ -161,32 +161,21 @@ impl Charge {
         let facts = engine_facts(app).await?;
         let id = ReservationId(new_id());
         let in_flight = app.in_flight.enter(id);
-        let now_ms = app.clock.now_ms();
         let amounts = Amounts::ZERO
             .with(Dimension::Cpu, cpu.0)
             .with(Dimension::Memory, memory.0)
             .with(Dimension::Pids, defaults.pids)
             .with(Dimension::ConcurrentContainers, 1);
+        let claim = Claim {
+            user: user.id,
+            team: team.map_or(TeamChoice::NoTeam, TeamChoice::Team),
+            project: None,
+            host: app.lease.host.clone(),
+            amounts,
+        };
         let reserve = || NewReservation {
-            id,
-            kind: ObjectKind::Container,
-            decision: DecisionId(new_id()),
-            claim: Claim {
-                user: user.id,
-                team: team.map_or(TeamChoice::NoTeam, TeamChoice::Team),
-                project: None,
-                host: app.lease.host.clone(),
-                amounts,
-            },
-            origin: Origin::Gateway,
-            idempotency: None,
-            container_name: None,
             image: Some("docker build".to_owned()),
-            goes_with: None,
-            host_mounts: Vec::new(),
-            replaces: None,
-            expires_ms: now_ms + app.gateway_ttl_ms(),
-            now_ms,
+            ..app.new_reservation(id, ObjectKind::Container, claim.clone())
         };
         let mut admission = app.store.reserve(reserve()).await?;
         if admission.reservation.is_none() {

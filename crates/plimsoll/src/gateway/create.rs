@@ -8,7 +8,7 @@ use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Method, Response, StatusCode};
 use plimsoll_core::State;
 use plimsoll_core::admit::{Owner, Path};
-use plimsoll_core::entity::{DecisionId, ReservationId, TeamId};
+use plimsoll_core::entity::{ReservationId, TeamId};
 use plimsoll_core::quota::Mode;
 use plimsoll_core::remedy::watched;
 use plimsoll_host::engine::{EngineError, ImageInspect, full};
@@ -19,8 +19,8 @@ use plimsoll_host::request::create::{
 use plimsoll_host::request::path::container_name;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{
-    Admission, Claim, HostMount, NewReservation, ObjectKind, Origin, Reservation,
-    ReservationFilter, StoreError, TeamChoice, User,
+    Admission, Claim, HostMount, NewReservation, ObjectKind, Reservation, ReservationFilter,
+    StoreError, TeamChoice, User,
 };
 use serde_json::json;
 use tokio::sync::OwnedMutexGuard;
@@ -329,21 +329,13 @@ async fn reserve(app: &Arc<App>, intent: &Intent) -> Result<(Reservation, Vec<St
 }
 
 async fn try_reserve(app: &App, intent: &Intent) -> Result<Admission, StoreError> {
-    let now_ms = app.clock.now_ms();
+    let (id, claim) = (intent.id, intent.claim.clone());
     let new = NewReservation {
-        id: intent.id,
-        kind: ObjectKind::Container,
-        goes_with: None,
         host_mounts: intent.host_mounts(),
         replaces: intent.replaces,
-        decision: DecisionId(new_id()),
-        claim: intent.claim.clone(),
-        origin: Origin::Gateway,
-        idempotency: None,
         container_name: Some(intent.name.clone()),
         image: Some(intent.image.clone()),
-        expires_ms: now_ms + app.gateway_ttl_ms(),
-        now_ms,
+        ..app.new_reservation(id, ObjectKind::Container, claim)
     };
     app.store.reserve(new).await
 }

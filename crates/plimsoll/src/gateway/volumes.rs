@@ -6,13 +6,13 @@ use std::sync::Arc;
 use http::header::CONTENT_TYPE;
 use http::{Method, Response, StatusCode};
 use plimsoll_core::dimension::{Amounts, Dimension};
-use plimsoll_core::entity::{DecisionId, ReservationId};
+use plimsoll_core::entity::ReservationId;
 use plimsoll_host::engine::full;
 use plimsoll_host::request::create::{VolumeRequest, VolumeSettings, VolumeUse, is_anonymous};
 use plimsoll_host::request::path::looks_like_id;
 use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{
-    Claim, NewReservation, ObjectKind, Origin, Reservation, ReservationFilter, TeamChoice, User,
+    Claim, NewReservation, ObjectKind, Reservation, ReservationFilter, TeamChoice, User,
 };
 use serde_json::{Value, json};
 use tokio::sync::OwnedMutexGuard;
@@ -114,27 +114,17 @@ impl Maker<'_> {
         };
         let id = ReservationId(new_id());
         let _in_flight = app.in_flight.enter(id);
-        let now_ms = app.clock.now_ms();
+        let claim = Claim {
+            user: self.user.id,
+            team: self.team,
+            project: self.project.map(str::to_owned),
+            host: app.lease.host.clone(),
+            amounts: Amounts::ZERO.with(Dimension::Storage, size.0),
+        };
         let new = NewReservation {
-            id,
-            kind: ObjectKind::Volume,
             goes_with,
-            host_mounts: Vec::new(),
-            replaces: None,
-            decision: DecisionId(new_id()),
-            claim: Claim {
-                user: self.user.id,
-                team: self.team,
-                project: self.project.map(str::to_owned),
-                host: app.lease.host.clone(),
-                amounts: Amounts::ZERO.with(Dimension::Storage, size.0),
-            },
-            origin: Origin::Gateway,
-            idempotency: None,
             container_name: Some(name.to_owned()),
-            image: None,
-            expires_ms: now_ms + app.gateway_ttl_ms(),
-            now_ms,
+            ..app.new_reservation(id, ObjectKind::Volume, claim)
         };
         let admission = app.store.reserve(new).await?;
         let Some(reservation) = admission.reservation else {

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use http::StatusCode;
 use plimsoll_core::Amounts;
-use plimsoll_core::entity::{DecisionId, ReservationId};
+use plimsoll_core::entity::ReservationId;
 use plimsoll_host::engine::Network;
 use plimsoll_host::request::network::NetworkRequest;
 use plimsoll_host::subnet::{Subnet, routes};
-use plimsoll_store::{Claim, NewReservation, ObjectKind, Origin, Reservation, TeamChoice, User};
+use plimsoll_store::{Claim, NewReservation, ObjectKind, Reservation, TeamChoice, User};
 use tokio::sync::OwnedMutexGuard;
 
 use super::{DEFAULT, all};
@@ -95,28 +95,17 @@ fn owned(row: Reservation) -> Option<Owned> {
 async fn make(app: &App, user: &User, request: &NetworkRequest) -> Result<Owned, Refused> {
     let id = ReservationId(new_id());
     let _in_flight = app.in_flight.enter(id);
-    let now_ms = app.clock.now_ms();
+    // Nothing is charged for it, and a team's end is not in its way.
+    let claim = Claim {
+        user: user.id,
+        team: TeamChoice::NoTeam,
+        project: None,
+        host: app.lease.host.clone(),
+        amounts: Amounts::ZERO,
+    };
     let new = NewReservation {
-        id,
-        kind: ObjectKind::Network,
-        decision: DecisionId(new_id()),
-        // Nothing is charged for it, and a team's end is not in its way.
-        claim: Claim {
-            user: user.id,
-            team: TeamChoice::NoTeam,
-            project: None,
-            host: app.lease.host.clone(),
-            amounts: Amounts::ZERO,
-        },
-        origin: Origin::Gateway,
-        idempotency: None,
         container_name: Some(request.name.clone()),
-        image: None,
-        goes_with: None,
-        host_mounts: Vec::new(),
-        replaces: None,
-        expires_ms: now_ms + app.gateway_ttl_ms(),
-        now_ms,
+        ..app.new_reservation(id, ObjectKind::Network, claim)
     };
     let admission = app.store.reserve(new).await?;
     let Some(reservation) = admission.reservation else {
