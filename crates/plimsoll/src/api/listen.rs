@@ -106,7 +106,7 @@ impl Following {
     }
 
     /// Resolves when the server ends and whoever follows does not read even that.
-    async fn is_stuck(self, mut ending: Ending) {
+    async fn until_stuck(self, mut ending: Ending) {
         connections::is_over(&mut ending).await;
         tokio::time::sleep(LEAVE_TIMEOUT).await;
         if !self.0.load(Ordering::Relaxed) {
@@ -138,7 +138,7 @@ async fn connection<S>(
         let mut router = router.clone();
         async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|e| match e {})) }
     });
-    let stuck = following.is_stuck(ending.clone());
+    let stuck = following.until_stuck(ending.clone());
     tokio::select! {
         ended = connections::http1(stream, service, bounds.head_timeout, ending) => {
             if let Err(error) = ended {

@@ -29,6 +29,8 @@ struct Told {
 struct Follower {
     body: Incoming,
     rest: String,
+    /// Signs of life so far.
+    beats: usize,
 }
 
 impl Follower {
@@ -54,6 +56,7 @@ impl Follower {
         let mut follower = Self {
             body: response.into_body(),
             rest: String::new(),
+            beats: 0,
         };
         assert_eq!(follower.next().await.unwrap().name, "hello");
         follower
@@ -63,11 +66,23 @@ impl Follower {
     async fn next(&mut self) -> Option<Told> {
         loop {
             if let Some((event, rest)) = self.rest.split_once("\n\n") {
-                let told = told(event);
+                let told = (!event.starts_with(':')).then(|| told(event));
+                self.beats += usize::from(told.is_none());
                 self.rest = rest.to_owned();
-                return Some(told);
+                if told.is_some() {
+                    return told;
+                }
+                continue;
             }
             let frame = self.body.frame().await?.ok()?;
+            self.rest += std::str::from_utf8(&frame.into_data().unwrap()).unwrap();
+        }
+    }
+
+    /// Waits through silence.
+    async fn beat(&mut self) {
+        while !self.rest.starts_with(':') {
+            let frame = self.body.frame().await.unwrap().unwrap();
             self.rest += std::str::from_utf8(&frame.into_data().unwrap()).unwrap();
         }
     }
@@ -411,6 +426,16 @@ async fn a_server_that_ends_waits_for_no_follower() {
     site.end().await;
     while reader.next().await.is_some() {}
     drop(unread);
+}
+
+#[tokio::test]
+async fn silence_has_signs_of_life() {
+    let site = Site::new().await;
+    let mut follower = Follower::of(&site, &site.admin).await;
+    follower.beat().await;
+    site.user("bob", "member").await;
+    assert_eq!(follower.next().await.unwrap().data["action"], "user.add");
+    assert!(follower.beats > 0);
 }
 
 #[tokio::test]

@@ -92,6 +92,7 @@ impl Site {
             data_dir: dir.path().join("data"),
             engine: "unix:///nonexistent/docker.sock".into(),
             limits,
+            heartbeat_s: 0.1,
             ..Config::default()
         };
         let app = serve::build(config, Clock::default()).await.unwrap();
