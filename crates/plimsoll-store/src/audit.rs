@@ -4,6 +4,7 @@ use rusqlite::params;
 
 use crate::Store;
 use crate::books::Books;
+use crate::changes;
 use crate::error::Result;
 use crate::records::{Actor, AuditEntry};
 use crate::rows;
@@ -34,6 +35,12 @@ pub(crate) fn record(books: &Books<'_>, actor: &Actor, change: &Change<'_>) -> R
             change.after,
             actor.reason
         ])?;
+    books.note(changes::Change::Audited {
+        action: change.action.to_owned(),
+        kind: change.kind.to_owned(),
+        entity: change.entity.to_owned(),
+        at_ms: actor.at_ms,
+    });
     Ok(())
 }
 

@@ -3,6 +3,7 @@
 //! The books are the only code that touches the table `account`. They hold what a transaction has
 //! read and changed, and write each changed balance once, at its end.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 
 use plimsoll_core::admit::{Level, Owner, Path, TeamPath};
@@ -13,6 +14,7 @@ use plimsoll_core::units::{Bytes, MilliCpu};
 use rusqlite::{Connection, OptionalExtension, params};
 use uuid::Uuid;
 
+use crate::changes::Change;
 use crate::error::{Result, StoreError};
 use crate::records::{Host, Quota, Team, TeamChoice, User};
 use crate::rows;
@@ -83,6 +85,9 @@ pub(crate) struct Books<'c> {
     cache: Cache,
     dirty: HashSet<String>,
     before: Vec<(String, Account, bool)>,
+    /// What the transaction changed, and how much of it is of jobs that are done.
+    noted: RefCell<Vec<Change>>,
+    settled: usize,
 }
 
 impl<'c> Books<'c> {
@@ -93,6 +98,8 @@ impl<'c> Books<'c> {
             cache,
             dirty: HashSet::new(),
             before: Vec::new(),
+            noted: RefCell::default(),
+            settled: 0,
         }
     }
 
@@ -148,6 +155,25 @@ impl<'c> Books<'c> {
             }
             self.cache.accounts.insert(key, account);
         }
+    }
+
+    /// Notes a change, to be told once it is committed.
+    pub(crate) fn note(&self, change: Change) {
+        self.noted.borrow_mut().push(change);
+    }
+
+    /// The job at hand is done; what it noted is forgotten unless it is kept.
+    pub(crate) fn settle_noted(&mut self, kept: bool) {
+        let noted = self.noted.get_mut();
+        if !kept {
+            noted.truncate(self.settled);
+        }
+        self.settled = noted.len();
+    }
+
+    /// What was noted. Only after it is committed.
+    pub(crate) fn take_noted(&mut self) -> Vec<Change> {
+        self.noted.take()
     }
 
     /// Writes every changed balance.

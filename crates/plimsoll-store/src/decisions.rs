@@ -7,6 +7,7 @@ use plimsoll_core::entity::{DecisionId, UserId};
 use rusqlite::params;
 
 use crate::books::Books;
+use crate::changes::Change;
 use crate::error::Result;
 use crate::records::{Admission, Decision};
 use crate::{Store, rows};
@@ -134,6 +135,11 @@ pub(crate) fn keep(books: &Books<'_>, d: &Decision) -> Result<()> {
             d.message,
             d.reservation.map(|r| r.to_string())
         ])?;
+    books.note(Change::Decision {
+        id: d.id,
+        user: d.user,
+        team: d.team,
+    });
     Ok(())
 }
 

@@ -8,6 +8,7 @@ mod audit;
 mod backup;
 mod books;
 mod certs;
+mod changes;
 mod check;
 mod clamps;
 mod decisions;
@@ -34,6 +35,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 pub use backup::{backup, check_measured, restore};
+pub use changes::{After, CHANGES_KEPT, Change, Changes};
 pub use decisions::DecisionCount;
 pub use error::{Result, StoreError};
 pub use images::Push;
@@ -75,6 +77,7 @@ struct Inner {
     writer: Writer,
     readers: Mutex<Vec<Reader>>,
     decided: decisions::Counters,
+    changes: Arc<Changes>,
     leases: Arc<hosts::Leases>,
     path: PathBuf,
     _lock: lock::DataDirLock,
@@ -110,14 +113,17 @@ impl Store {
         )?;
         prepared_once(&connection, 128)?;
         migrate::migrate(&connection, &path, now_ms)?;
-        let writer = Writer::start(connection).map_err(|source| StoreError::Io {
-            path: "the ledger's thread".into(),
-            source,
-        })?;
+        let changes = Arc::new(Changes::default());
+        let writer =
+            Writer::start(connection, Arc::clone(&changes)).map_err(|source| StoreError::Io {
+                path: "the ledger's thread".into(),
+                source,
+            })?;
         let inner = Inner {
             writer,
             readers: Mutex::new(Vec::new()),
             decided: decisions::Counters::default(),
+            changes,
             leases: Arc::default(),
             path,
             _lock: lock,
@@ -125,6 +131,12 @@ impl Store {
         Ok(Self {
             inner: Arc::new(inner),
         })
+    }
+
+    /// What changed lately.
+    #[must_use]
+    pub fn changes(&self) -> &Changes {
+        &self.inner.changes
     }
 
     /// Runs `job` in the next transaction, on balances shared with the rest of its batch.

@@ -3,11 +3,12 @@
 use plimsoll_core::admit::{Level, LevelKind, TeamPath};
 use plimsoll_core::quota::Mode;
 use plimsoll_core::{Amounts, Dimension, Limit, Limits};
-use rusqlite::params;
+use rusqlite::{OptionalExtension as _, params};
 use uuid::Uuid;
 
 use crate::Store;
 use crate::books::Books;
+use crate::changes::Change;
 use crate::error::Result;
 use crate::records::{ViolationKind, ViolationRecord};
 use crate::rows;
@@ -31,17 +32,18 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
     let entity = watch.entity.to_string();
     if let Some(limit) = watch.limit.filter(|limit| watch.current > *limit) {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        books
-            .connection
-            .prepare_cached(
-                "INSERT INTO violation (id, kind, level, entity_id, name, dimension, most, current,
+        let next = next_id(books, now_ms)?.to_string();
+        let mut upsert = books.connection.prepare_cached(
+            "INSERT INTO violation (id, kind, level, entity_id, name, dimension, most, current,
                                         peak, cause, opened_at, updated_at)
                  VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10, ?10)
                  ON CONFLICT (kind, level, entity_id, name, dimension) WHERE closed_at IS NULL
-                 DO UPDATE SET current = ?8, peak = max(peak, ?8), most = ?7, updated_at = ?10",
-            )?
-            .execute(params![
-                next_id(books, now_ms)?.to_string(),
+                 DO UPDATE SET current = ?8, peak = max(peak, ?8), most = ?7, updated_at = ?10
+                 RETURNING id",
+        )?;
+        let id = upsert.query_row(
+            params![
+                next,
                 watch.kind.name(),
                 watch.level,
                 entity,
@@ -51,26 +53,44 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
                 current,
                 watch.cause,
                 now_ms
-            ])?;
+            ],
+            |row| rows::uuid(row, 0),
+        )?;
+        // One that was open is followed in silence.
+        if id.to_string() == next {
+            note(books, id, watch.entity);
+        }
     } else {
-        books
-            .connection
-            .prepare_cached(
-                "UPDATE violation SET closed_at = ?5, updated_at = ?5, current = ?6
+        let mut close = books.connection.prepare_cached(
+            "UPDATE violation SET closed_at = ?5, updated_at = ?5, current = ?6
                  WHERE kind = ?1 AND level = ?2 AND entity_id = ?3 AND dimension = ?4
-                   AND name = ?7 AND closed_at IS NULL",
-            )?
-            .execute(params![
-                watch.kind.name(),
-                watch.level,
-                entity,
-                watch.dimension.name(),
-                now_ms,
-                current,
-                watch.name
-            ])?;
+                   AND name = ?7 AND closed_at IS NULL
+                 RETURNING id",
+        )?;
+        let closed = close
+            .query_row(
+                params![
+                    watch.kind.name(),
+                    watch.level,
+                    entity,
+                    watch.dimension.name(),
+                    now_ms,
+                    current,
+                    watch.name
+                ],
+                |row| rows::uuid(row, 0),
+            )
+            .optional()?;
+        if let Some(id) = closed {
+            note(books, id, watch.entity);
+        }
     }
     Ok(())
+}
+
+/// Tells that a violation was opened or closed.
+fn note(books: &Books<'_>, id: Uuid, entity: Uuid) {
+    books.note(Change::Violation { id, entity });
 }
 
 /// An id for the next violation: the time first, so that ids sort by it, then its place in the table,
@@ -88,13 +108,16 @@ fn next_id(books: &Books<'_>, now_ms: i64) -> Result<Uuid> {
 
 /// Ends whatever is open against an entity that is gone.
 pub(crate) fn close_all(books: &Books<'_>, entity: Uuid, now_ms: i64) -> Result<()> {
-    books
-        .connection
-        .prepare_cached(
-            "UPDATE violation SET closed_at = ?2, updated_at = ?2
-             WHERE entity_id = ?1 AND closed_at IS NULL",
-        )?
-        .execute(params![entity.to_string(), now_ms])?;
+    let closed = rows::all(
+        books.connection,
+        "UPDATE violation SET closed_at = ?2, updated_at = ?2
+         WHERE entity_id = ?1 AND closed_at IS NULL RETURNING id",
+        params![entity.to_string(), now_ms],
+        |row| rows::uuid(row, 0),
+    )?;
+    for id in closed {
+        note(books, id, entity);
+    }
     Ok(())
 }
 
@@ -189,6 +212,18 @@ impl Store {
             rows::all(books.connection, &sql, params![since, most], rows::violation)
         })
         .await
+    }
+
+    /// A violation.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn violation(&self, id: Uuid) -> Result<ViolationRecord> {
+        self.read(|books| {
+            let sql = format!("{} WHERE id = ?1", rows::VIOLATION);
+            let by = [id.to_string()];
+            rows::one(books.connection, &sql, by, rows::violation, "violation", id)
+        })
     }
 
     /// Follows measured use against limits: one item per entity and dimension. Opens, updates and

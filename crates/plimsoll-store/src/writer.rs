@@ -6,12 +6,14 @@
 //! was never begun is told the same, and is not run.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use rusqlite::Connection;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::books::{Books, Cache};
+use crate::changes::Changes;
 use crate::error::{Result, StoreError};
 
 /// At most this many jobs share one transaction.
@@ -84,12 +86,12 @@ impl Drop for Writer {
 }
 
 impl Writer {
-    /// Starts the thread over `connection`.
-    pub(crate) fn start(connection: Connection) -> std::io::Result<Self> {
+    /// Starts the thread over `connection`. What is committed is told to `changes`.
+    pub(crate) fn start(connection: Connection, changes: Arc<Changes>) -> std::io::Result<Self> {
         let (queue, jobs) = mpsc::channel(QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name("ledger".into())
-            .spawn(move || write_loop(&connection, jobs))?;
+            .spawn(move || write_loop(&connection, jobs, &changes))?;
         Ok(Self {
             queue: Some(queue),
             thread: Some(thread),
@@ -147,7 +149,7 @@ impl Writer {
     }
 }
 
-fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
+fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>, changes: &Changes) {
     let mut cache = Cache::default();
     while let Some(first) = jobs.blocking_recv() {
         let mut answers = Vec::new();
@@ -166,6 +168,7 @@ fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>) {
                 tracing::error!(why, "a ledger transaction failed");
             }
         } else {
+            changes.publish(books.take_noted());
             cache = books.into_cache();
         }
         for answer in answers {
@@ -194,6 +197,7 @@ fn write_batch(
         let Some(job) = next.take() else { break };
         let (ran, answer) = (job.run)(Some(&mut *books));
         answers.push(answer);
+        books.settle_noted(matches!(ran, Ran::Kept));
         match ran {
             Ran::Kept if alone => {
                 books.flush()?;

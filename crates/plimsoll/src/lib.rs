@@ -22,6 +22,7 @@ pub mod images;
 pub mod install;
 pub mod labels;
 pub mod limits;
+pub mod live;
 pub mod meter;
 pub mod metering;
 pub mod remote;

@@ -8,6 +8,7 @@ use std::sync::{PoisonError, RwLock};
 use plimsoll_core::entity::{ProjectId, TeamId, UserId};
 use plimsoll_host::load::Pressure;
 use plimsoll_store::UsageTotals;
+use tokio::sync::watch;
 
 use crate::metering::Irregularities;
 
@@ -219,6 +220,7 @@ pub struct Storage {
 #[derive(Debug, Default)]
 pub struct Meter {
     last: RwLock<Reading>,
+    readings: watch::Sender<u64>,
     storage: RwLock<Option<Storage>>,
 }
 
@@ -305,6 +307,13 @@ impl Meter {
             }
         }
         *self.last.write().unwrap_or_else(PoisonError::into_inner) = reading;
+        self.readings.send_modify(|count| *count += 1);
+    }
+
+    /// How many readings there were, which tells when there is another.
+    #[must_use]
+    pub fn readings(&self) -> watch::Receiver<u64> {
+        self.readings.subscribe()
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Reading> {

@@ -17,10 +17,11 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinSet;
 
 use crate::ca::{Authority, CaError};
-use crate::clock::Clock;
+use crate::clock::{Clock, new_id};
 use crate::config::{Address, Config};
 use crate::engine_tls;
 use crate::limits::Limits;
+use crate::live::Pictures;
 use crate::meter::Meter;
 use crate::metering::{self, Cadence, Collecting};
 use crate::state::{App, InFlight, KeyedLocks, SharedLocks, Wake};
@@ -119,7 +120,9 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         lease,
         capacity,
         instance,
+        run: new_id(),
         meter: Meter::default(),
+        pictures: Pictures::default(),
         collecting: OnceLock::new(),
         cadence: Cadence::default(),
         looks: KeyedLocks::default(),

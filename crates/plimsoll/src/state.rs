@@ -16,6 +16,7 @@ use crate::clock::{Clock, new_id};
 use crate::config::Config;
 use crate::labels;
 use crate::limits::Limits;
+use crate::live::Pictures;
 use crate::meter::Meter;
 use crate::metering::{Cadence, SharedCollecting};
 use crate::tasks::TaskBoard;
@@ -41,8 +42,12 @@ pub struct App {
     pub capacity: Capacity,
     /// Scopes labels and cgroups, so that several servers share one engine unseen by each other.
     pub instance: Instance,
+    /// Tells this run of the server from the others.
+    pub run: uuid::Uuid,
     /// What containers really use.
     pub meter: Meter,
+    /// The last reading beside what is reserved.
+    pub pictures: Pictures,
     /// What measures it; set when the tasks start.
     pub collecting: OnceLock<SharedCollecting>,
     /// How often it does.

@@ -27,6 +27,7 @@ pub(crate) use file::SCHEMA_VERSION;
 pub use read::{Ask, Bucket, Extent, Level, Logged, Scan, Series};
 
 use crate::error::Result;
+use crate::records::Reservation;
 use live::Live;
 use write::Writer;
 
@@ -84,6 +85,21 @@ pub struct Labels {
     pub image: Option<String>,
     /// The host it is on.
     pub host: Option<String>,
+}
+
+impl Labels {
+    /// Those of a container, by its reservation.
+    #[must_use]
+    pub fn of(row: &Reservation) -> Self {
+        Self {
+            name: row.container_name.clone(),
+            user: Some(row.user.to_string()),
+            team: row.team.map(|team| team.to_string()),
+            project: row.project.clone(),
+            image: row.image.clone(),
+            host: Some(row.host.clone()),
+        }
+    }
 }
 
 /// How a history is kept.

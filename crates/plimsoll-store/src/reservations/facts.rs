@@ -5,7 +5,7 @@ use plimsoll_core::entity::ReservationId;
 use plimsoll_core::reservation::State;
 use rusqlite::params;
 
-use super::{conflict, find, follow, insert, lessened, record, share};
+use super::{conflict, find, follow, insert, lessened, note, record, share};
 use crate::Store;
 use crate::books::Books;
 use crate::error::{Result, StoreError};
@@ -232,6 +232,7 @@ impl Store {
                 .prepare_cached("UPDATE reservation SET container_name = ?2 WHERE id = ?1")?
                 .execute(params![id.to_string(), name])
                 .map_err(|e| conflict(e, r.kind, id, Some(&name), None))?;
+            note(books, id, r.user, r.team);
             Ok(())
         });
         self.charge(step).await

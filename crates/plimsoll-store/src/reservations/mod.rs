@@ -14,11 +14,12 @@ use std::sync::LazyLock;
 
 use plimsoll_core::admit::LevelKind;
 use plimsoll_core::dimension::Amounts;
-use plimsoll_core::entity::{DecisionId, ReservationId};
+use plimsoll_core::entity::{DecisionId, ReservationId, TeamId, UserId};
 use plimsoll_core::reservation::State;
 use rusqlite::{OptionalExtension, params};
 
 use crate::books::Books;
+use crate::changes::Change;
 use crate::error::{Result, StoreError};
 use crate::records::{NewReservation, ObjectKind, Reservation, Shared, Team, charge};
 use crate::{quotas, rows, violations};
@@ -88,7 +89,13 @@ fn insert(
             (!new.host_mounts.is_empty()).then(|| rows::json(&new.host_mounts))
         ])
         .map_err(|e| conflict(e, new.kind, new.id, name, container))?;
+    note(books, new.id, new.claim.user, team.map(|t| t.id));
     Ok(())
+}
+
+/// Tells that a reservation is new or another one.
+fn note(books: &Books<'_>, id: ReservationId, user: UserId, team: Option<TeamId>) {
+    books.note(Change::Reservation { id, user, team });
 }
 
 /// Moves a reservation to another state and claim, and every balance with it.
@@ -124,6 +131,7 @@ fn change(
     }
     // What has ended shares nothing any more, and may be admitted again by itself.
     let shared = r.shared.filter(|_| !state.is_final());
+    note(books, r.id, r.user, r.team);
     if shared != r.shared {
         set_shared(books, r.id, shared)?;
     }
@@ -181,6 +189,7 @@ fn share(books: &mut Books<'_>, r: &Reservation, shared: Option<Shared>) -> Resu
         return Ok(r.clone());
     }
     set_shared(books, r.id, shared)?;
+    note(books, r.id, r.user, r.team);
     let after = charge(r.state, &r.claim, shared.as_ref());
     books.charge(r.user, r.team, &r.host, &r.charge(), &after)?;
     Ok(Reservation {

@@ -137,6 +137,18 @@ impl Store {
         })
     }
 
+    /// Every live reservation, of any kind.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn live_reservations(&self) -> Result<Vec<Reservation>> {
+        self.read_list(|books| {
+            let sql = format!("{} WHERE {}", rows::RESERVATION, rows::LIVE);
+            rows::all(books.connection, &sql, [], rows::reservation)
+        })
+        .await
+    }
+
     /// Reservations of one kind, newest first.
     ///
     /// # Errors

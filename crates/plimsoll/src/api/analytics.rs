@@ -1,6 +1,6 @@
 //! `GET /api/usage/analytics`: who and what used how much.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Json;
@@ -17,6 +17,7 @@ use super::history::{Asked, Format, Span, ask, csv, period, time_text};
 use super::input::{Params, page_size};
 use super::output::time;
 use super::problem::{Answer, Problem};
+use super::view::View;
 use crate::state::App;
 use crate::tasks::history::CONTAINER;
 
@@ -77,54 +78,6 @@ enum Compare {
     Previous,
 }
 
-/// What a caller may see of everything that was measured.
-struct View {
-    all: bool,
-    me: Option<String>,
-    teams: HashSet<String>,
-    led: HashSet<String>,
-    led_users: HashSet<String>,
-}
-
-impl View {
-    async fn of(app: &App, caller: &Caller) -> Result<Self, Problem> {
-        let mut view = Self {
-            all: caller.rights.read_all,
-            me: caller.user.as_ref().map(|me| me.id.to_string()),
-            teams: HashSet::new(),
-            led: HashSet::new(),
-            led_users: HashSet::new(),
-        };
-        let Some(me) = caller.user.as_ref().filter(|_| !view.all) else {
-            return Ok(view);
-        };
-        let places = app.store.members(None, Some(me.id)).await?;
-        view.teams = places.iter().map(|place| place.team.to_string()).collect();
-        for team in caller.leads(app).await? {
-            view.led.insert(team.to_string());
-            let members = app.store.members(Some(team), None).await?;
-            view.led_users
-                .extend(members.iter().map(|member| member.user.to_string()));
-        }
-        Ok(view)
-    }
-
-    /// Their own, sums of their teams, and of teams they lead everything.
-    fn shows(&self, entity: &str, labels: &Labels) -> bool {
-        let is_me = |user: &str| self.me.as_deref() == Some(user);
-        self.all
-            || match entity.split_once(':') {
-                Some(("user", id)) => is_me(id) || self.led_users.contains(id),
-                Some(("team", id)) => self.teams.contains(id),
-                Some(("container", _)) => {
-                    labels.user.as_deref().is_some_and(is_me)
-                        || labels.team.as_ref().is_some_and(|t| self.led.contains(t))
-                }
-                _ => false,
-            }
-    }
-}
-
 /// One group.
 #[derive(Debug, Default)]
 struct Group {
@@ -176,7 +129,10 @@ pub(super) async fn breakdown(
             };
             for extent in history.scan(&before)? {
                 let (key, _) = by.group(&extent.entity, &extent.labels);
-                if let Some(group) = groups.get_mut(&key).filter(|_| view.shows_extent(&extent)) {
+                if let Some(group) = groups
+                    .get_mut(&key)
+                    .filter(|_| view.shows(&extent.entity, &extent.labels))
+                {
                     group.previous += extent.buckets.iter().map(|b| b.total).sum::<f64>();
                 }
             }
@@ -242,12 +198,6 @@ pub(super) async fn breakdown(
     Ok(Json(body).into_response())
 }
 
-impl View {
-    fn shows_extent(&self, extent: &Extent) -> bool {
-        self.shows(&extent.entity, &extent.labels)
-    }
-}
-
 fn permille(percentile: Option<f64>) -> Result<Option<u32>, Problem> {
     match percentile {
         None => Ok(None),
@@ -259,7 +209,7 @@ fn permille(percentile: Option<f64>) -> Result<Option<u32>, Problem> {
 }
 
 fn add(groups: &mut Groups, view: &View, by: By, extent: &Extent) {
-    if !view.shows_extent(extent) {
+    if !view.shows(&extent.entity, &extent.labels) {
         return;
     }
     let (key, name) = by.group(&extent.entity, &extent.labels);

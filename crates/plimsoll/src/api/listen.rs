@@ -3,6 +3,8 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::Request;
@@ -19,6 +21,9 @@ use crate::connections::{self, Ending, Open};
 use crate::gateway::Peer;
 use crate::limits::{Place, Share, TooMany, Who};
 use crate::state::App;
+
+/// How long one who follows events may take to read the last of them.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves the API over TCP; callers carry a token.
 pub async fn serve_tcp(
@@ -90,6 +95,26 @@ async fn serve<L: Listener>(
     open.end().await;
 }
 
+/// Whether events are followed on a connection: such an answer has no end of its own.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Following(Arc<AtomicBool>);
+
+impl Following {
+    /// From now on.
+    pub(super) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    /// Resolves when the server ends and whoever follows does not read even that.
+    async fn until_stuck(self, mut ending: Ending) {
+        connections::is_over(&mut ending).await;
+        tokio::time::sleep(LEAVE_TIMEOUT).await;
+        if !self.0.load(Ordering::Relaxed) {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 async fn connection<S>(
     stream: S,
     peer: Option<Peer>,
@@ -100,17 +125,27 @@ async fn connection<S>(
 ) where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
+    let (following, over) = (Following::default(), ending.clone());
+    let follows = following.clone();
     let service = service_fn(move |mut request: Request<Incoming>| {
         let extensions = request.extensions_mut();
         extensions.insert(Arc::clone(place.share()));
+        extensions.insert(over.clone());
+        extensions.insert(follows.clone());
         if let Some(peer) = &peer {
             extensions.insert(peer.clone());
         }
         let mut router = router.clone();
         async move { Ok::<_, Infallible>(router.call(request).await.unwrap_or_else(|e| match e {})) }
     });
-    if let Err(error) = connections::http1(stream, service, bounds.head_timeout, ending).await {
-        tracing::debug!(%error, "a connection to the API ended early");
+    let stuck = following.until_stuck(ending.clone());
+    tokio::select! {
+        ended = connections::http1(stream, service, bounds.head_timeout, ending) => {
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection to the API ended early");
+            }
+        }
+        () = stuck => tracing::debug!("a follower does not read and is cut off"),
     }
 }
 

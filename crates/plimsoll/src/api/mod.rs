@@ -8,6 +8,7 @@ mod certs;
 mod containers;
 mod decisions;
 mod docs;
+mod events;
 mod grants;
 mod health;
 mod history;
@@ -32,6 +33,7 @@ mod tokens;
 mod usage;
 mod users;
 mod validate;
+mod view;
 mod violations;
 
 use std::sync::Arc;

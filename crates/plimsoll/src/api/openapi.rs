@@ -107,6 +107,9 @@ fn answer(schema: &str) -> Value {
         "Text" => {
             json!({"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}})
         }
+        "Events" => json!({"description": "Events until the connection ends.", "content": {
+            "text/event-stream": {"schema": {"type": "string"}},
+        }}),
         "History" | "Breakdown" => json!({"description": "As asked.", "content": {
             "application/json": {"schema": reference(schema)},
             "text/csv": {"schema": {"type": "string"}},

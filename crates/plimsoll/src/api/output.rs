@@ -14,6 +14,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::config::Ports;
+use crate::live::{Line, Used};
 use crate::meter::{ContainerUse, HostUse, Stranger, Usage};
 
 const MS_PER_HOUR: f64 = 3.6e6;
@@ -220,6 +221,13 @@ pub(super) fn reservation(r: &Reservation) -> Value {
     })
 }
 
+/// A reservation, and of what kind of thing.
+pub(super) fn reservation_of_kind(r: &Reservation) -> Value {
+    let mut shown = reservation(r);
+    shown["kind"] = json!(r.kind.name());
+    shown
+}
+
 pub(super) fn container(
     r: &Reservation,
     used: Option<ContainerUse>,
@@ -255,6 +263,48 @@ fn container_usage(used: Option<ContainerUse>) -> Value {
         "totalBlockWrittenGB": gb(totals.block_written_bytes),
         "totalOomKills": totals.oom_kills, "updatedAt": time(u.updated_ms),
     })
+}
+
+/// What an entity or a container uses, beside what is reserved for it.
+pub(super) fn line(line: &Line) -> Value {
+    let (kind, id) = line.key.split_once(':').unwrap_or((&line.key, ""));
+    let labels = &line.labels;
+    let cores = |milli| Dimension::Cpu.to_human(milli);
+    let gb = |bytes| Dimension::Memory.to_human(bytes);
+    let (cpu, memory, pids, connections, flows) = match &line.used {
+        Used::Entity(u) => (
+            Some(u.cpu_milli),
+            Some(u.memory_bytes),
+            Some(u.pids),
+            Some(u.connections),
+            Some(u.flows),
+        ),
+        Used::Container(u) => (u.cpu_milli, u.memory_bytes, u.pids, u.connections, u.flows),
+    };
+    let mut shown = json!({
+        "entityType": kind, "entityId": id, "name": labels.name,
+        "cpuCores": cpu.map(cores), "memoryGB": memory.map(gb), "pids": pids,
+        "connections": connections,
+        "receivedBytesPerSecond": flows.map(|f| f.received),
+        "sentBytesPerSecond": flows.map(|f| f.sent),
+        "blockReadBytesPerSecond": flows.map(|f| f.block_read),
+        "blockWrittenBytesPerSecond": flows.map(|f| f.block_written),
+        "reservedCpuCores": cores(line.reserved.get(Dimension::Cpu)),
+        "reservedMemoryGB": gb(line.reserved.get(Dimension::Memory)),
+    });
+    let more = match &line.used {
+        Used::Entity(u) => json!({
+            "containers": u.containers, "storageGB": u.storage_bytes.map(gb),
+        }),
+        Used::Container(_) => json!({
+            "user": labels.user, "team": labels.team, "project": labels.project,
+            "image": labels.image,
+        }),
+    };
+    if let (Value::Object(shown), Value::Object(more)) = (&mut shown, more) {
+        shown.extend(more);
+    }
+    shown
 }
 
 /// A running container that was made past Plimsoll.

@@ -130,6 +130,11 @@ pub static KEYS: &[Key] = &[
         },
     },
     Key {
+        path: "heartbeat_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.heartbeat_s = n),
+        check: |c| interval(c.heartbeat_s),
+    },
+    Key {
         path: "instance",
         set: |c, text| {
             text.clone_into(&mut c.instance);

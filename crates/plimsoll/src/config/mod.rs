@@ -31,6 +31,8 @@ pub struct Config {
     pub engine: String,
     /// Seconds the engine may take over a question; four times as long over a create or a start.
     pub engine_timeout_s: u64,
+    /// Seconds of silence after which whoever follows events is sent a sign of life.
+    pub heartbeat_s: f64,
     /// Scopes labels and cgroups; lower-case letters and digits.
     pub instance: String,
     /// Name of this host in the ledger.
@@ -328,6 +330,7 @@ impl Default for Config {
             gateway: vec!["unix:///run/plimsoll/docker.sock".into()],
             engine: "unix:///var/run/docker.sock".into(),
             engine_timeout_s: 30,
+            heartbeat_s: 15.0,
             instance: "plimsoll".into(),
             host: "local".into(),
             cgroup_root: "/sys/fs/cgroup".into(),

@@ -164,7 +164,7 @@ async fn owner_of(
 }
 
 /// The project of this name that is the team's, or outside of teams the user's.
-fn project_of(all: &[Project], row: &Reservation, name: &str) -> Option<ProjectId> {
+pub(crate) fn project_of(all: &[Project], row: &Reservation, name: &str) -> Option<ProjectId> {
     let is_owners = |project: &&Project| match row.team {
         Some(team) => project.team == Some(team),
         None => project.user == Some(row.user),

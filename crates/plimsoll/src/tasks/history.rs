@@ -94,7 +94,7 @@ fn record(app: &App, recording: &Mutex<Recording>) -> Result<String, String> {
     Ok(format!("{count} entities"))
 }
 
-fn read_at(reading: &Reading) -> Option<i64> {
+pub(crate) fn read_at(reading: &Reading) -> Option<i64> {
     let entities = reading
         .entities
         .values()
@@ -180,14 +180,7 @@ fn labels(app: &App, entity: &str) -> Labels {
     let host = Some(app.lease.host.clone());
     if let Some(id) = entity.strip_prefix(CONTAINER) {
         let row = app.store.by_container(&app.lease.host, id).ok().flatten();
-        return row.map_or_else(Labels::default, |row| Labels {
-            name: row.container_name,
-            user: Some(row.user.to_string()),
-            team: row.team.map(|team| team.to_string()),
-            project: row.project,
-            image: row.image,
-            host,
-        });
+        return row.as_ref().map_or_else(Labels::default, Labels::of);
     }
     let name = match entity.split_once(':') {
         Some(("user", id)) => app.store.user(id).map(|user| user.name).ok(),

@@ -7,6 +7,7 @@
 
 mod certs;
 mod connections;
+mod events;
 mod health;
 mod history;
 mod input;

@@ -41,6 +41,7 @@ fn table() -> Vec<(&'static str, &'static str, Value, [u16; 6])> {
         ("GET", "/api/usage/container/{container}/history?metric=cpu", none.clone(), SEEN_BY_TEAM),
         ("GET", "/api/usage/system/history?metric=cpu", none.clone(), SYSTEM),
         ("GET", "/api/usage/analytics?groupBy=user&metric=cpu", none.clone(), ANYONE_KNOWN),
+        ("GET", "/api/events", none.clone(), ANYONE_KNOWN),
         ("GET", "/api/me", none.clone(), ANYONE_KNOWN),
         ("GET", "/api/users", none.clone(), SYSTEM),
         ("POST", "/api/users", json!({"name": "zoe"}), [401, 403, 403, 403, 403, 201]),

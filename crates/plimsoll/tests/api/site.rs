@@ -9,6 +9,7 @@ use std::time::Duration;
 use axum::body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::Request;
+use hyper::body::Incoming;
 use hyper::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderMap};
 use hyper_util::rt::TokioIo;
 use plimsoll::api::{self, Bounds};
@@ -18,14 +19,25 @@ use plimsoll::serve;
 use plimsoll::state::App;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
 
 use crate::schema;
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+async fn first(mut body: Incoming) -> String {
+    let frame = body.frame().await.unwrap().unwrap();
+    text(&frame.into_data().unwrap())
+}
 
 pub(crate) struct Site {
     pub(crate) app: Arc<App>,
     pub(crate) address: SocketAddr,
     pub(crate) admin: String,
     stop: Option<tokio::sync::oneshot::Sender<()>>,
+    served: JoinHandle<()>,
     dir: tempfile::TempDir,
 }
 
@@ -80,6 +92,7 @@ impl Site {
             data_dir: dir.path().join("data"),
             engine: "unix:///nonexistent/docker.sock".into(),
             limits,
+            heartbeat_s: 0.1,
             ..Config::default()
         };
         let app = serve::build(config, Clock::default()).await.unwrap();
@@ -91,7 +104,7 @@ impl Site {
         let ended = async move {
             let _ = stopped.await;
         };
-        tokio::spawn(api::serve_tcp_within(
+        let served = tokio::spawn(api::serve_tcp_within(
             Arc::clone(&app),
             bounds,
             listener,
@@ -102,12 +115,19 @@ impl Site {
             address,
             admin,
             stop: Some(stop),
+            served,
             dir,
         }
     }
 
     pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Tells the server to end, and waits until it has.
+    pub(crate) async fn end(mut self) {
+        self.stop();
+        self.served.await.unwrap();
     }
 
     /// Tells the server to end.
@@ -125,8 +145,11 @@ impl Site {
         tokio::spawn(connection);
         let response = sender.send_request(request).await.unwrap();
         let (head, body) = response.into_parts();
-        let bytes = body.collect().await.unwrap().to_bytes();
-        let text = String::from_utf8(bytes.to_vec()).unwrap();
+        let text = match head.headers.get(CONTENT_TYPE) {
+            // Without end: its beginning answers for it.
+            Some(kind) if kind == "text/event-stream" => first(body).await,
+            _ => text(&body.collect().await.unwrap().to_bytes()),
+        };
         let answer = Answer {
             status: head.status.as_u16(),
             body: serde_json::from_str(&text).unwrap_or(Value::String(text)),
