@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::Store;
 use crate::books::Books;
 use crate::error::Result;
+use crate::notices::next_id;
 use crate::records::{ViolationKind, ViolationRecord};
 use crate::rows;
 
@@ -41,7 +42,7 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
                  DO UPDATE SET current = ?8, peak = max(peak, ?8), most = ?7, updated_at = ?10",
             )?
             .execute(params![
-                next_id(books, now_ms)?.to_string(),
+                next_id(books.connection, "violation", now_ms)?.to_string(),
                 watch.kind.name(),
                 watch.level,
                 entity,
@@ -71,19 +72,6 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
             ])?;
     }
     Ok(())
-}
-
-/// An id for the next violation: the time first, so that ids sort by it, then its place in the table,
-/// so that one that closes and opens again within a millisecond is another one.
-fn next_id(books: &Books<'_>, now_ms: i64) -> Result<Uuid> {
-    let place: i64 = books
-        .connection
-        .prepare_cached("SELECT coalesce(max(rowid), 0) + 1 FROM violation")?
-        .query_row([], |row| row.get(0))?;
-    let mut bytes = [0; 16];
-    bytes[..6].copy_from_slice(&now_ms.to_be_bytes()[2..]);
-    bytes[8..].copy_from_slice(&place.to_be_bytes());
-    Ok(Uuid::new_v8(bytes))
 }
 
 /// Ends whatever is open against an entity that is gone.

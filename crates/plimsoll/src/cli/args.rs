@@ -294,6 +294,9 @@ pub(super) enum UserCommand {
         /// Take the mail address away.
         #[arg(long, conflicts_with = "email", group = "change")]
         no_email: bool,
+        /// Whether notifications are sent to it.
+        #[arg(long, value_name = "YES", group = "change")]
+        mail: Option<bool>,
         /// For the audit log.
         #[arg(long)]
         reason: Option<String>,
