@@ -24,6 +24,7 @@ pub mod labels;
 pub mod limits;
 pub mod meter;
 pub mod metering;
+pub mod notify;
 pub mod remote;
 pub mod serve;
 pub mod settle;

@@ -10,6 +10,7 @@ mod connections;
 mod health;
 mod history;
 mod input;
+mod notifications;
 mod people;
 mod quotas;
 mod reservations;
