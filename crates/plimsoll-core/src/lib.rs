@@ -8,6 +8,7 @@ pub mod admit;
 pub mod dimension;
 pub mod entity;
 pub mod metric;
+pub mod notice;
 pub mod quota;
 pub mod remedy;
 pub mod reservation;

@@ -19,6 +19,17 @@ pub enum Holder {
     Member(UserId),
 }
 
+impl Holder {
+    /// The member, if it is one.
+    #[must_use]
+    pub const fn member(self) -> Option<UserId> {
+        match self {
+            Self::Pool => None,
+            Self::Member(user) => Some(user),
+        }
+    }
+}
+
 /// One part that changes hands. Amounts are in ledger units.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Move {

@@ -32,6 +32,11 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
         "replacements",
         include_str!("migrations/sqlite_004_replacements.sql"),
     ),
+    (
+        5,
+        "notices",
+        include_str!("migrations/sqlite_005_notices.sql"),
+    ),
 ];
 
 /// The schema this version writes.

@@ -3,6 +3,7 @@
 use plimsoll_core::admit::LevelKind;
 use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
 use plimsoll_core::entity::{EntityKind, SYSTEM_ID, TeamId, UserId};
+use plimsoll_core::notice::{About, EventKind};
 use plimsoll_core::quota::{
     ContainerDefaults, QuotaClass, TeamMode, TeamShape, added_up, overflow,
 };
@@ -15,6 +16,7 @@ use crate::Store;
 use crate::audit::{self, Change};
 use crate::books::{Books, key};
 use crate::error::{Result, StoreError};
+use crate::notices;
 use crate::people;
 use crate::records::{Actor, Member, Quota, QuotaChange, Standing, Team};
 use crate::rows;
@@ -262,6 +264,7 @@ impl Store {
                     )?;
                 }
             }
+            let before = limits;
             for (dimension, limit) in &change.limits {
                 limits[*dimension] = *limit;
             }
@@ -310,6 +313,7 @@ impl Store {
                 after: Some(state(&new)),
             };
             audit::record(books, &actor, &change)?;
+            tell(books, &name, &before, &new, &actor)?;
             Ok(new)
         })
         .await
@@ -355,6 +359,32 @@ impl Store {
                 .unwrap_or_default())
         })
     }
+}
+
+/// Tells whose limits are other ones now.
+fn tell(books: &Books<'_>, name: &str, before: &Limits, new: &Quota, actor: &Actor) -> Result<()> {
+    let (about, whose, link) = match new.kind {
+        EntityKind::User => {
+            let about = About::user(UserId(new.entity), name);
+            (about, format!("quota of {name}"), "/mine".to_owned())
+        }
+        EntityKind::Team => {
+            let about = About::team(TeamId(new.entity), name);
+            (
+                about,
+                format!("quota of team {name}"),
+                format!("/team/{name}"),
+            )
+        }
+        EntityKind::System => {
+            let link = "/host".to_owned();
+            (About::system(name), "system's quota".to_owned(), link)
+        }
+    };
+    let title = format!("The {whose} has changed");
+    let event = notices::change(EventKind::QuotaChanged, about, title, link, actor);
+    let event = notices::with_changes(event, before, &new.limits).figure("mode", new.mode.name());
+    notices::tell(books, &event, actor)
 }
 
 fn standing(books: &mut Books<'_>, kind: EntityKind, entity: Uuid) -> Result<Standing> {

@@ -64,6 +64,8 @@ pub struct User {
     pub name: String,
     /// Mail address.
     pub email: Option<String>,
+    /// They want what they are told by mail, too.
+    pub mail: bool,
     /// The uid the gateway knows them by.
     pub os_uid: Option<u32>,
     /// What they may do on the whole system.
@@ -95,6 +97,19 @@ pub struct NewUser {
     pub role: Role,
     /// Quota class; the default class when absent.
     pub class: Option<String>,
+}
+
+/// A change of a user. What is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct UserChange {
+    /// Makes no new claims.
+    pub suspended: Option<bool>,
+    /// Mail address.
+    pub email: Option<Option<String>>,
+    /// They want what they are told by mail, too.
+    pub mail: Option<bool>,
+    /// The uid the gateway knows them by.
+    pub os_uid: Option<Option<u32>>,
 }
 
 /// A team.

@@ -52,6 +52,26 @@ impl Store {
         .await
     }
 
+    /// Deletes what people were told before `before_ms`, in one step that begins after `after`. What is
+    /// still on its way stays.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub async fn forget_notices(&self, before_ms: i64, after: Option<Uuid>) -> Result<Forgotten> {
+        self.charge(move |books| {
+            let old = "SELECT id, at FROM notice WHERE id > ?1 ORDER BY id LIMIT ?2";
+            forget(books.connection, old, before_ms, after, |db, from, to| {
+                db.prepare_cached(
+                    "DELETE FROM notice WHERE id > ?1 AND id <= ?2 AND spread AND NOT EXISTS
+                       (SELECT 1 FROM delivery d
+                        WHERE d.notice_id = notice.id AND d.state = 'waiting')",
+                )?
+                .execute([from, to])
+            })
+        })
+        .await
+    }
+
     /// Deletes reservations that ended before `before_ms`, in one step that begins after `after`. An
     /// idempotency key is free again when its reservation is gone.
     ///

@@ -62,7 +62,7 @@ fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
 }
 
 pub(crate) const USER: &str = "SELECT id, name, email, os_uid, role, default_team, suspended, \
-                               draining, created_at, port_slot FROM user";
+                               draining, created_at, port_slot, mail FROM user";
 
 pub(crate) fn user(row: &Row<'_>) -> rusqlite::Result<User> {
     Ok(User {
@@ -76,6 +76,7 @@ pub(crate) fn user(row: &Row<'_>) -> rusqlite::Result<User> {
         draining: row.get(7)?,
         created_ms: row.get(8)?,
         port_slot: row.get(9)?,
+        mail: row.get(10)?,
     })
 }
 

@@ -10,6 +10,7 @@ use crate::Store;
 use crate::books::Books;
 use crate::changes::Change;
 use crate::error::Result;
+use crate::notices::next_id;
 use crate::records::{ViolationKind, ViolationRecord};
 use crate::rows;
 
@@ -32,7 +33,7 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
     let entity = watch.entity.to_string();
     if let Some(limit) = watch.limit.filter(|limit| watch.current > *limit) {
         let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let next = next_id(books, now_ms)?.to_string();
+        let next = next_id(books.connection, "violation", now_ms)?.to_string();
         let mut upsert = books.connection.prepare_cached(
             "INSERT INTO violation (id, kind, level, entity_id, name, dimension, most, current,
                                         peak, cause, opened_at, updated_at)
@@ -91,19 +92,6 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
 /// Tells that a violation was opened or closed.
 fn note(books: &Books<'_>, id: Uuid, entity: Uuid) {
     books.note(Change::Violation { id, entity });
-}
-
-/// An id for the next violation: the time first, so that ids sort by it, then its place in the table,
-/// so that one that closes and opens again within a millisecond is another one.
-fn next_id(books: &Books<'_>, now_ms: i64) -> Result<Uuid> {
-    let place: i64 = books
-        .connection
-        .prepare_cached("SELECT coalesce(max(rowid), 0) + 1 FROM violation")?
-        .query_row([], |row| row.get(0))?;
-    let mut bytes = [0; 16];
-    bytes[..6].copy_from_slice(&now_ms.to_be_bytes()[2..]);
-    bytes[8..].copy_from_slice(&place.to_be_bytes());
-    Ok(Uuid::new_v8(bytes))
 }
 
 /// Ends whatever is open against an entity that is gone.

@@ -511,6 +511,7 @@ mod tests {
             id: UserId(Uuid::from_u128(7)),
             name: "ada".into(),
             email: None,
+            mail: true,
             os_uid: None,
             port_slot: 0,
             role: Role::Member,

@@ -25,6 +25,7 @@ pub mod limits;
 pub mod live;
 pub mod meter;
 pub mod metering;
+pub mod notify;
 pub mod remote;
 pub mod serve;
 pub mod settle;

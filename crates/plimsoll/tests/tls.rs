@@ -288,6 +288,7 @@ fn whoever_has_no_certificate_of_ours_does_not_come_in() {
         id: UserId(user["id"].as_str().unwrap().parse().unwrap()),
         name: "ada".into(),
         email: None,
+        mail: true,
         os_uid: None,
         port_slot: 0,
         role: plimsoll_store::Role::Member,

@@ -2,6 +2,7 @@
 
 use plimsoll_core::dimension::Limits;
 use plimsoll_core::entity::{MemberRole, TeamId, UserId};
+use plimsoll_core::notice::{About, EventKind};
 use plimsoll_core::quota::TeamMode;
 use rusqlite::{Connection, params};
 use serde_json::json;
@@ -10,6 +11,7 @@ use super::exists;
 use crate::Store;
 use crate::audit::{self, Change};
 use crate::error::{Result, StoreError};
+use crate::notices;
 use crate::quotas::{self, reshape};
 use crate::records::{Actor, Member};
 use crate::rows;
@@ -116,10 +118,19 @@ impl Store {
                 action: "member.put",
                 kind: "member",
                 entity: &name,
-                before: old.map(|m| state(m.role, &m.allotment, &m.borrow)),
+                before: old.as_ref().map(|m| state(m.role, &m.allotment, &m.borrow)),
                 after: Some(state(role, &allotment, &borrow)),
             };
             audit::record(books, &actor, &change)?;
+            let before = old.map_or(Limits::nothing(), |m| m.allotment);
+            if before != allotment {
+                let about = About::member(new.team, new.user, &user.name);
+                let title = format!("The allotment of {} in team {} has changed", user.name, team.name);
+                let link = format!("/team/{}", team.name);
+                let event = notices::change(EventKind::AllotmentChanged, about, title, link, &actor);
+                let event = notices::with_changes(event, &before, &allotment);
+                notices::tell(books, &event, &actor)?;
+            }
             member(books.connection, new.team, new.user)?
                 .ok_or_else(|| StoreError::Corrupt("a member vanished while being added".into()))
         })

@@ -11,7 +11,7 @@ use crate::audit::{self, Change};
 use crate::books::Books;
 use crate::error::{Result, StoreError};
 use crate::quotas::{self, reshape};
-use crate::records::{Actor, NewUser, User};
+use crate::records::{Actor, NewUser, User, UserChange};
 use crate::{rows, violations};
 
 impl Store {
@@ -108,35 +108,34 @@ impl Store {
     ///
     /// # Errors
     /// `NotFound`, or `Conflict` when the uid is taken.
-    pub async fn change_user(
-        &self,
-        id: UserId,
-        suspended: Option<bool>,
-        email: Option<Option<String>>,
-        os_uid: Option<Option<u32>>,
-        actor: Actor,
-    ) -> Result<User> {
+    pub async fn change_user(&self, id: UserId, change: UserChange, actor: Actor) -> Result<User> {
         self.write(move |books| {
             let user = rows::user_by_id(books.connection, id)?;
-            let email = email.unwrap_or_else(|| user.email.clone());
-            let os_uid = os_uid.unwrap_or(user.os_uid);
-            let suspended = suspended.unwrap_or(user.suspended);
+            let after = User {
+                email: change.email.unwrap_or_else(|| user.email.clone()),
+                mail: change.mail.unwrap_or(user.mail),
+                os_uid: change.os_uid.unwrap_or(user.os_uid),
+                suspended: change.suspended.unwrap_or(user.suspended),
+                ..user.clone()
+            };
             books
                 .connection
                 .execute(
-                    "UPDATE user SET suspended = ?2, email = ?3, os_uid = ?4 WHERE id = ?1",
-                    params![id.to_string(), suspended, email, os_uid],
+                    "UPDATE user SET suspended = ?2, email = ?3, os_uid = ?4, mail = ?5 WHERE id = ?1",
+                    params![id.to_string(), after.suspended, after.email, after.os_uid, after.mail],
                 )
-                .map_err(|e| taken(e, &format!("uid {}", os_uid.unwrap_or_default())))?;
-            let state = |suspended: bool, email: &Option<String>, uid: Option<u32>| {
-                json!({"suspended": suspended, "email": email, "osUid": uid}).to_string()
+                .map_err(|e| taken(e, &format!("uid {}", after.os_uid.unwrap_or_default())))?;
+            let state = |user: &User| {
+                json!({"suspended": user.suspended, "email": user.email, "mail": user.mail,
+                       "osUid": user.os_uid})
+                .to_string()
             };
             let change = Change {
                 action: "user.change",
                 kind: "user",
                 entity: &user.name,
-                before: Some(state(user.suspended, &user.email, user.os_uid)),
-                after: Some(state(suspended, &email, os_uid)),
+                before: Some(state(&user)),
+                after: Some(state(&after)),
             };
             audit::record(books, &actor, &change)?;
             rows::user_by_id(books.connection, id)

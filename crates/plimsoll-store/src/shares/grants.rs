@@ -2,6 +2,7 @@
 
 use plimsoll_core::Limit;
 use plimsoll_core::entity::{GrantId, TeamId, UserId};
+use plimsoll_core::notice::{About, EventKind};
 use plimsoll_core::quota::{Additions, added_up};
 use rusqlite::{Row, params};
 use serde_json::json;
@@ -11,6 +12,7 @@ use crate::Store;
 use crate::audit::{self, Change};
 use crate::books::Books;
 use crate::error::{Result, StoreError};
+use crate::notices;
 use crate::quotas::{self, follow_entity, reshape};
 use crate::records::Actor;
 use crate::rows;
@@ -344,13 +346,38 @@ fn note(books: &Books<'_>, actor: &Actor, action: &str, grant: &Grant) -> Result
     audit::record(books, actor, &change)
 }
 
+/// Tells whom it concerns what became of a grant.
+fn tell(books: &Books<'_>, actor: &Actor, what: &str, grant: &Grant) -> Result<()> {
+    let whose = grant.whose();
+    let (about, link) = match grant.to {
+        GrantTo::User(user) => (About::user(user, &whose), "/mine".to_owned()),
+        GrantTo::Team(team) => (About::team(team, &whose), format!("/team/{whose}")),
+        GrantTo::Member(team, user) => {
+            let name = grant.user_name.clone().unwrap_or_default();
+            (About::member(team, user, name), "/mine".to_owned())
+        }
+    };
+    let title = format!("A grant to {whose} {what}: {}", in_words(&grant.added));
+    let event = notices::change(EventKind::GrantChanged, about, title, link, actor);
+    notices::tell(books, &event, actor)
+}
+
 impl Store {
     /// Gives a grant. One to a member comes out of the team's pool.
     ///
     /// # Errors
     /// `NotFound`, or `Invalid` when it adds nothing, is over already, or the pool does not hold it.
     pub async fn give_grant(&self, new: NewGrant, actor: Actor) -> Result<Grant> {
-        self.write(move |books| give(books, &new, &actor)).await
+        self.write(move |books| {
+            let given = give(books, &new, &actor)?;
+            let what = match given.state {
+                GrantState::Planned => "will begin",
+                _ => "counts now",
+            };
+            tell(books, &actor, what, &given)?;
+            Ok(given)
+        })
+        .await
     }
 
     /// Takes back a grant that has not ended.
@@ -373,6 +400,7 @@ impl Store {
             end(books, &old, GrantState::Revoked, actor.at_ms)?;
             let ended = find(books, id)?;
             note(books, &actor, "grant.revoke", &ended)?;
+            tell(books, &actor, "was taken back", &ended)?;
             Ok(ended)
         })
         .await
@@ -423,20 +451,21 @@ impl Store {
             );
             for grant in rows::all(books.connection, &sql, [now_ms], grant)? {
                 let over = grant.until_ms.is_some_and(|until| until <= now_ms);
-                let what = if over {
+                let (what, told) = if over {
                     end(books, &grant, GrantState::Ended, now_ms)?;
-                    "grant.end"
+                    ("grant.end", "has ended")
                 } else if room_in_pool(books, grant.to, &grant.added).is_ok() {
                     books.connection.execute(
                         "UPDATE quota_grant SET state = 'active' WHERE id = ?1",
                         [grant.id.to_string()],
                     )?;
                     recount(books, grant.to, now_ms)?;
-                    "grant.begin"
+                    ("grant.begin", "counts now")
                 } else {
                     continue;
                 };
                 note(books, &actor, what, &find(books, grant.id)?)?;
+                tell(books, &actor, told, &grant)?;
                 let whose = grant.whose();
                 turns.push(Turn { what, whose });
             }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use plimsoll_core::dimension::{Amounts, Limits};
 use plimsoll_core::entity::{RedistributionId, TeamId, UserId};
+use plimsoll_core::notice::{About, EventKind};
 use plimsoll_core::quota::TeamMode;
 use plimsoll_core::share::{Holder, Move, MoveError, Over, Shares, over};
 use rusqlite::{Row, params};
@@ -15,6 +16,7 @@ use crate::Store;
 use crate::audit::{self, Change};
 use crate::books::Books;
 use crate::error::{Result, StoreError};
+use crate::notices;
 use crate::people;
 use crate::quotas::{self, reshape};
 use crate::records::{Actor, Member, Team};
@@ -211,7 +213,17 @@ impl Standing {
             before: None,
             after: Some(json!({"moves": told}).to_string()),
         };
-        audit::record(books, actor, &change)
+        audit::record(books, actor, &change)?;
+        let about = About::team(self.team.id, &self.team.name);
+        let title = format!("Allotments in team {} have changed", self.team.name);
+        let link = format!("/team/{}", self.team.name);
+        let event = notices::change(EventKind::AllotmentChanged, about, title, link, actor);
+        let mut event = told
+            .iter()
+            .fold(event, |event, moved| event.figure("moved", moved));
+        let holders = moves.iter().flat_map(|m| [m.from, m.to]);
+        event.own = holders.filter_map(Holder::member).collect();
+        notices::tell(books, &event, actor)
     }
 }
 

@@ -1,6 +1,7 @@
 //! Somebody's wish for a grant, and what came of it.
 
 use plimsoll_core::entity::{GrantId, RequestId, TeamId, UserId};
+use plimsoll_core::notice::{About, EventKind};
 use plimsoll_core::quota::Additions;
 use rusqlite::{Row, params};
 use serde_json::json;
@@ -11,6 +12,7 @@ use crate::Store;
 use crate::audit::{self, Change};
 use crate::books::Books;
 use crate::error::{Result, StoreError};
+use crate::notices;
 use crate::records::Actor;
 use crate::rows;
 
@@ -151,7 +153,9 @@ fn answered(
         ],
     )?;
     note(books, actor, &format!("request.{}", state.name()), old)?;
-    find(books, old.id)
+    let answered = find(books, old.id)?;
+    tell(books, actor, &answered)?;
+    Ok(answered)
 }
 
 fn note(books: &Books<'_>, actor: &Actor, action: &str, request: &Request) -> Result<()> {
@@ -167,6 +171,40 @@ fn note(books: &Books<'_>, actor: &Actor, action: &str, request: &Request) -> Re
         after: Some(state.to_string()),
     };
     audit::record(books, actor, &change)
+}
+
+/// Tells whom it concerns where a request stands.
+fn tell(books: &Books<'_>, actor: &Actor, request: &Request) -> Result<()> {
+    let (name, asked) = (&request.user_name, in_words(&request.added));
+    let (kind, title) = match request.state {
+        RequestState::Open => (EventKind::RequestAsked, format!("{name} asks for {asked}")),
+        RequestState::Withdrawn => {
+            let title = format!("{name} no longer asks for {asked}");
+            (EventKind::RequestWithdrawn, title)
+        }
+        RequestState::Approved | RequestState::Denied => {
+            let answer = request.state.name();
+            let title = format!("The request of {name} for {asked} was {answer}");
+            (EventKind::RequestAnswered, title)
+        }
+        RequestState::Expired => {
+            let title = format!("Nobody answered the request of {name} for {asked} in time");
+            (EventKind::RequestAnswered, title)
+        }
+    };
+    let about = match request.team {
+        Some(team) => About::member(team, request.user, name),
+        None => About::user(request.user, name),
+    };
+    let link = format!("/requests/{}", request.id);
+    let mut event = notices::change(kind, about, title, link, actor);
+    if kind == EventKind::RequestAsked {
+        event = event.figure("reason", &request.reason).advice(format!(
+            "plimsoll quota approve {0}, or plimsoll quota deny {0}",
+            request.id
+        ));
+    }
+    notices::tell(books, &event, actor)
 }
 
 /// Closes requests whose time has passed.
@@ -229,6 +267,7 @@ impl Store {
             )?;
             let made = find(books, new.id)?;
             note(books, &actor, "request.ask", &made)?;
+            tell(books, &actor, &made)?;
             Ok(made)
         })
         .await

@@ -6,6 +6,7 @@ mod world;
 mod batches;
 mod files;
 mod images;
+mod notices;
 mod people;
 mod quotas;
 mod replacements;

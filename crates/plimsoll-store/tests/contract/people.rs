@@ -3,7 +3,9 @@
 use plimsoll_core::entity::{CertId, MemberRole, ProjectId, SYSTEM_ID, TokenId};
 use plimsoll_core::quota::{built_in_classes, system_limits};
 use plimsoll_core::{Dimension, Limit, Limits};
-use plimsoll_store::{NewMember, NewToken, NewUser, Project, Role, StoreError, TeamChoice};
+use plimsoll_store::{
+    NewMember, NewToken, NewUser, Project, Role, StoreError, TeamChoice, UserChange,
+};
 
 use crate::world::{World, container, cpu};
 
@@ -72,9 +74,14 @@ async fn names_and_uids_are_unique_and_found_again() {
         "1001"
     );
     let bob = w.user("bob").await;
-    let taken = w
-        .store
-        .change_user(bob, None, None, Some(Some(1001)), w.actor());
+    let taken = w.store.change_user(
+        bob,
+        UserChange {
+            os_uid: Some(Some(1001)),
+            ..UserChange::default()
+        },
+        w.actor(),
+    );
     assert_refused!(taken.await, StoreError::Conflict(_), "1001");
     assert_eq!(w.store.user_by_uid(1001).unwrap().unwrap().id, ada.id);
     assert!(w.store.user_by_uid(1002).unwrap().is_none());
@@ -328,8 +335,14 @@ async fn the_suspended_make_no_new_claims_and_keep_what_runs() {
     let ada = w.user("ada").await;
     let held = w.run(ada, container(1000)).await;
     let change = |suspended| {
-        w.store
-            .change_user(ada, Some(suspended), None, None, w.actor())
+        w.store.change_user(
+            ada,
+            UserChange {
+                suspended: Some(suspended),
+                ..UserChange::default()
+            },
+            w.actor(),
+        )
     };
     change(true).await.unwrap();
     let new = w.request(w.claim(ada, cpu(1)));

@@ -9,7 +9,7 @@ use plimsoll_core::units::{Bytes, MilliCpu};
 use plimsoll_core::{Amounts, Dimension, Limit, Limits, State};
 use plimsoll_store::{
     Actor, Admission, Claim, Deed, Idempotency, NewMember, NewReservation, NewUser, Origin,
-    QuotaChange, Reservation, ReservationFilter, Role, Store, StoreError, TeamChoice,
+    QuotaChange, Reservation, ReservationFilter, Role, Store, StoreError, TeamChoice, UserChange,
     ViolationKind,
 };
 use serde::{Deserialize, Serialize};
@@ -229,7 +229,14 @@ async fn answer(store: &Store, op: Op) -> Result<Outcome, StoreError> {
             Outcome::Gone(store.delete_user(UserId(id), drain, actor).await?)
         }
         What::Suspend { id, suspended } => {
-            let change = store.change_user(UserId(id), Some(suspended), None, None, actor);
+            let change = store.change_user(
+                UserId(id),
+                UserChange {
+                    suspended: Some(suspended),
+                    ..UserChange::default()
+                },
+                actor,
+            );
             change.await?;
             Outcome::Done
         }

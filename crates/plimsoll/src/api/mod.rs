@@ -16,6 +16,7 @@ mod images;
 mod input;
 mod listen;
 mod metrics;
+mod notifications;
 mod openapi;
 mod output;
 mod problem;

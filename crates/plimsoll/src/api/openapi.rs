@@ -137,7 +137,7 @@ fn answer(schema: &str) -> Value {
 /// What a query parameter holds.
 fn query_schema(name: &str) -> Value {
     match name {
-        "drain" | "all" => json!({"type": "boolean", "default": false}),
+        "drain" | "all" | "unread" => json!({"type": "boolean", "default": false}),
         "limit" => json!({"type": "integer", "minimum": 1, "maximum": 1000, "default": 100}),
         "since" | "from" | "to" => json!({"type": "string", "format": "date-time"}),
         "metric" => json!({"enum": Metric::ALL.map(Metric::name)}),

@@ -150,7 +150,7 @@ pub(super) fn remedy(r: &Remedy) -> Value {
 pub(super) fn user(u: &User, ports: &Ports) -> Value {
     let span = ports.of_slot(u.port_slot);
     json!({
-        "id": u.id, "name": u.name, "email": u.email, "osUid": u.os_uid, "role": u.role.name(),
+        "id": u.id, "name": u.name, "email": u.email, "mail": u.mail, "osUid": u.os_uid, "role": u.role.name(),
         "defaultTeam": u.default_team, "suspended": u.suspended, "draining": u.draining,
         "ports": span.map(|span| format!("{}-{}", span.first, span.last)),
         "createdAt": time(u.created_ms),

@@ -8,8 +8,8 @@ use crate::state::App;
 
 use super::{
     analytics, audit, certs, containers, decisions, docs, events, grants, health, history, images,
-    metrics, projects, quotas, redistribute, requests, reservations, system, teams, tokens, usage,
-    users, validate, violations,
+    metrics, notifications, projects, quotas, redistribute, requests, reservations, system, teams,
+    tokens, usage, users, validate, violations,
 };
 
 /// One method on one path.
@@ -133,6 +133,9 @@ pub(super) fn all() -> Vec<Route> {
         route("post", "/api/requests/{id}/approve", "quotas", "Give what a request asks, until its time or another.", post(requests::approve)).body("Reply").answers(200, "Request"),
         route("post", "/api/requests/{id}/deny", "quotas", "Deny a request.", post(requests::deny)).body("Words").answers(200, "Request"),
         route("delete", "/api/requests/{id}", "quotas", "Take a request back.", delete(requests::withdraw)).answers(200, "Request"),
+        route("get", "/api/notifications", "notifications", "What the caller was told, newest first; only what is unread with unread.", get(notifications::list)).answers(200, "Inbox").query(&["unread", "cursor", "limit"]),
+        route("post", "/api/notifications/read", "notifications", "Mark all of it as read.", post(notifications::read_all)).answers(200, "Unread"),
+        route("post", "/api/notifications/{id}/read", "notifications", "Mark one as read.", post(notifications::read_one)).answers(200, "Unread"),
         route("get", "/api/projects", "people", "The projects the caller may see.", get(projects::list)).answers(200, "Project[]"),
         route("post", "/api/projects", "people", "Add a project to a team or a user.", post(projects::add)).body("NewProject").answers(201, "Project"),
         route("delete", "/api/projects/{id}", "people", "Delete a project.", delete(projects::delete)).answers(204, ""),

@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use plimsoll_core::entity::{Name, UserId};
-use plimsoll_store::{NewUser, Role};
+use plimsoll_store::{NewUser, Role, UserChange};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -99,6 +99,7 @@ pub(super) struct Change {
     email: Option<Option<Text>>,
     #[serde(default, deserialize_with = "present")]
     os_uid: Option<Option<u32>>,
+    mail: Option<bool>,
     reason: Option<Text>,
 }
 
@@ -109,15 +110,22 @@ pub(super) async fn change(
     Body(change): Body<Change>,
 ) -> Answer<Json<Value>> {
     let user = caller.user(&app, &user).await?;
-    caller.admin()?;
+    if change.suspended.is_some() || change.os_uid.is_some() {
+        caller.admin()?;
+    } else {
+        caller.acts_for(&user)?;
+    }
     let actor = caller.actor(&app, change.reason.map(|text| text.0));
     let changed = app
         .store
         .change_user(
             user.id,
-            change.suspended,
-            change.email.map(|email| email.map(|text| text.0)),
-            change.os_uid,
+            UserChange {
+                suspended: change.suspended,
+                email: change.email.map(|email| email.map(|text| text.0)),
+                mail: change.mail,
+                os_uid: change.os_uid,
+            },
             actor,
         )
         .await?;

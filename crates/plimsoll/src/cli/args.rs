@@ -143,6 +143,8 @@ pub(super) enum Command {
     },
     /// Show limits that are exceeded, or were.
     Violations,
+    /// Show what you were told and have not read.
+    Inbox(InboxFlags),
     /// Copy the ledger, the totals and the history into a folder; the server may run.
     Backup {
         /// The folder, without copies in it.
@@ -178,6 +180,17 @@ pub(super) enum Command {
     },
     /// Print the versions of this program and of the server.
     Version,
+}
+
+/// Flags of `inbox`.
+#[derive(Debug, Args)]
+pub(super) struct InboxFlags {
+    /// What was read, too.
+    #[arg(long)]
+    pub(super) all: bool,
+    /// Mark all of it as read.
+    #[arg(long)]
+    pub(super) read: bool,
 }
 
 /// Flags of `serve`.
@@ -294,6 +307,9 @@ pub(super) enum UserCommand {
         /// Take the mail address away.
         #[arg(long, conflicts_with = "email", group = "change")]
         no_email: bool,
+        /// Whether notifications are wanted there, too; none are sent yet.
+        #[arg(long, value_name = "YES", group = "change")]
+        mail: Option<bool>,
         /// For the audit log.
         #[arg(long)]
         reason: Option<String>,

@@ -10,10 +10,10 @@ use clap::{Parser, Subcommand};
 use serde_json::json;
 
 use super::answer::Answer;
-use super::args::{DecisionsFlags, Global, PsFlags, ValidateFlags, WishCommand};
+use super::args::{DecisionsFlags, Global, InboxFlags, PsFlags, ValidateFlags, WishCommand};
 use super::client::Client;
 use super::error::{CliError, Exit};
-use super::{containers, decisions, shares, usage, waiting, who};
+use super::{containers, decisions, inbox, shares, usage, waiting, who};
 use crate::clock::Clock;
 
 /// What the program is called in docker's folder of plugins.
@@ -49,6 +49,8 @@ enum PluginCommand {
     Decisions(DecisionsFlags),
     #[command(flatten)]
     Wish(WishCommand),
+    /// Show what you were told and have not read.
+    Inbox(InboxFlags),
     /// Explain one decision.
     Explain {
         /// Its id, as in a refusal.
@@ -116,6 +118,7 @@ async fn ask(plugin: Plugin) -> Result<Answer, CliError> {
             };
             usage::of(client, &entity, now_ms).await
         }
+        PluginCommand::Inbox(flags) => inbox::run(client, &flags, now_ms).await,
         PluginCommand::Why => decisions::why(client, None, now_ms).await,
         PluginCommand::Ps(flags) => containers::run(client, &flags).await,
         PluginCommand::Validate(flags) => decisions::validate(client, &flags).await,

@@ -10,6 +10,7 @@ use super::answer::Answer;
 use super::args::Who;
 use super::client::{Client, path};
 use super::error::CliError;
+use super::inbox;
 use super::room::Place;
 use super::table::{Align, Table};
 use super::teams::member_table;
@@ -63,6 +64,7 @@ pub(super) async fn of(client: &Client, entity: &Entity, now_ms: i64) -> Result<
     if !members.is_empty() {
         let _ = write!(page, "\n{}", member_table(members.iter()));
     }
+    page.push_str(&inbox::line(client).await);
     Ok(Answer::new(usage, page))
 }
 

@@ -85,11 +85,13 @@ pub(super) async fn run(
             no_uid,
             email,
             no_email,
+            mail,
             reason,
         } => {
             let mut body = Map::new();
             put(&mut body, "osUid", uid);
             put(&mut body, "email", email);
+            put(&mut body, "mail", mail);
             if no_uid {
                 body.insert("osUid".to_owned(), Value::Null);
             }

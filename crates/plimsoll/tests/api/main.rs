@@ -11,6 +11,7 @@ mod events;
 mod health;
 mod history;
 mod input;
+mod notifications;
 mod people;
 mod quotas;
 mod reservations;

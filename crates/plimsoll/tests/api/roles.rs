@@ -46,7 +46,8 @@ fn table() -> Vec<(&'static str, &'static str, Value, [u16; 6])> {
         ("GET", "/api/users", none.clone(), SYSTEM),
         ("POST", "/api/users", json!({"name": "zoe"}), [401, 403, 403, 403, 403, 201]),
         ("GET", "/api/users/bob", none.clone(), SEEN_BY_TEAM),
-        ("PATCH", "/api/users/bob", json!({"email": "bob@example.org"}), DONE_BY_ADMIN),
+        ("PATCH", "/api/users/bob", json!({"email": "bob@example.org"}), [401, 404, 200, 403, 403, 200]),
+        ("PATCH", "/api/users/bob", json!({"suspended": false}), DONE_BY_ADMIN),
         ("GET", "/api/users/bob/certs", none.clone(), [401, 404, 200, 403, 200, 200]),
         ("POST", "/api/users/bob/certs", json!({"csr": request()}), [401, 404, 403, 403, 403, 201]),
         ("DELETE", "/api/certs/{cert}", none.clone(), [401, 404, 204, 404, 403, 204]),
@@ -70,6 +71,9 @@ fn table() -> Vec<(&'static str, &'static str, Value, [u16; 6])> {
         ("POST", "/api/requests/{request}/approve", json!({}), [401, 404, 403, 200, 403, 409]),
         ("POST", "/api/requests/{request}/deny", json!({}), [401, 404, 403, 409, 403, 409]),
         ("DELETE", "/api/requests/{request}", none.clone(), [401, 404, 409, 403, 403, 409]),
+        ("GET", "/api/notifications", none.clone(), ANYONE_KNOWN),
+        ("POST", "/api/notifications/read", none.clone(), ANYONE_KNOWN),
+        ("POST", "/api/notifications/{told}/read", none.clone(), [401, 404, 200, 404, 404, 404]),
         ("GET", "/api/projects", none.clone(), ANYONE_KNOWN),
         ("POST", "/api/projects", json!({"name": "{caller}", "team": "ml"}), [401, 404, 403, 201, 403, 201]),
         ("DELETE", "/api/projects/{project}", none.clone(), [401, 404, 403, 204, 403, 204]),
@@ -161,7 +165,12 @@ async fn cast() -> Cast {
     let path = format!("/api/reservations/{}/commit", id(&running));
     let commit = json!({"containerId": container});
     site.ask("POST", &path, commit).await.is(200);
+    let told = site
+        .by(&tokens["member"], "GET", "/api/notifications", None)
+        .await;
+    let told = id(&told.is(200)["items"][0]);
     let fill = HashMap::from([
+        ("told", told),
         ("moved", id(&moved)),
         ("grant", id(&grant)),
         ("request", id(&request)),
