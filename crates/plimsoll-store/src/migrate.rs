@@ -32,6 +32,11 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
         "replacements",
         include_str!("migrations/sqlite_004_replacements.sql"),
     ),
+    (
+        6,
+        "violations",
+        include_str!("migrations/sqlite_006_violations.sql"),
+    ),
 ];
 
 /// The schema this version writes.
