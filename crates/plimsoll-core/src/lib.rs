@@ -14,6 +14,7 @@ pub mod remedy;
 pub mod reservation;
 pub mod share;
 pub mod units;
+pub mod violation;
 
 pub use admit::{Level, LevelKind, Owner, Path, TeamPath, Verdict, Violation, admit};
 pub use dimension::{Amounts, Dimension, Limit, Limits};

@@ -54,7 +54,7 @@ pub use shares::{
     RedistributionState, Request, RequestState, Turn,
 };
 pub use tokens::NewToken;
-pub use violations::Measured;
+pub use violations::{BEHIND_MAX, Measured, most};
 
 use crate::books::{Books, Cache};
 use crate::writer::Writer;

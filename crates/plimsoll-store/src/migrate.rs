@@ -37,6 +37,11 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
         "notices",
         include_str!("migrations/sqlite_005_notices.sql"),
     ),
+    (
+        6,
+        "violations",
+        include_str!("migrations/sqlite_006_violations.sql"),
+    ),
 ];
 
 /// The schema this version writes.

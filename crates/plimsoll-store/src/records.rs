@@ -10,6 +10,7 @@ use plimsoll_core::quota::{Additions, Capacity, Mode, TeamMode, with_additions};
 use plimsoll_core::remedy::Remedy;
 use plimsoll_core::reservation::State;
 use plimsoll_core::units::MilliCpu;
+pub use plimsoll_core::violation::ViolationKind;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -651,7 +652,7 @@ pub struct AuditEntry {
 pub struct ViolationRecord {
     /// Id.
     pub id: Uuid,
-    /// `reserved`, `used` or `held`.
+    /// What exceeds it.
     pub kind: ViolationKind,
     /// Level name.
     pub level: String,
@@ -675,35 +676,38 @@ pub struct ViolationRecord {
     pub updated_ms: i64,
     /// Unix milliseconds; `None` while open.
     pub closed_ms: Option<i64>,
+    /// The containers that held most of it at the peak.
+    pub behind: Vec<Behind>,
+    /// Since when it is not exceeded, Unix milliseconds.
+    pub calm_ms: Option<i64>,
 }
 
-/// What exceeds the limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum ViolationKind {
-    /// Charges.
-    Reserved,
-    /// Measured use.
-    Used,
-    /// The kernel holds it at the cap.
-    Held,
+/// A container behind a violation.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Behind {
+    /// Its reservation.
+    pub reservation: ReservationId,
+    /// As its owner calls it, else the engine's id.
+    pub container: String,
+    /// Whose it is.
+    pub user: String,
+    /// How much it held, in ledger units.
+    pub amount: u64,
 }
 
-impl ViolationKind {
-    /// The name in the API and the ledger.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Reserved => "reserved",
-            Self::Used => "used",
-            Self::Held => "held",
-        }
-    }
-
-    /// The kind with this name.
-    #[must_use]
-    pub fn from_name(name: &str) -> Option<Self> {
-        [Self::Reserved, Self::Used, Self::Held]
-            .into_iter()
-            .find(|k| k.name() == name)
-    }
+/// Which violations to list. `None` means any.
+#[derive(Debug, Clone, Default)]
+pub struct ViolationFilter {
+    /// Those that are open, or closed; both where `None`.
+    pub open: Option<bool>,
+    /// Opened since, Unix milliseconds; open ones whenever they were.
+    pub since_ms: Option<i64>,
+    /// Of this entity.
+    pub entity: Option<Uuid>,
+    /// Of this kind.
+    pub kind: Option<ViolationKind>,
+    /// At this level.
+    pub level: Option<plimsoll_core::LevelKind>,
+    /// In this dimension.
+    pub dimension: Option<plimsoll_core::Dimension>,
 }

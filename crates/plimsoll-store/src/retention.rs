@@ -72,6 +72,27 @@ impl Store {
         .await
     }
 
+    /// Deletes violations that closed before `before_ms`, in one step that begins after `after`.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub async fn forget_violations(
+        &self,
+        before_ms: i64,
+        after: Option<Uuid>,
+    ) -> Result<Forgotten> {
+        self.charge(move |books| {
+            let old = "SELECT id, opened_at FROM violation WHERE id > ?1 ORDER BY id LIMIT ?2";
+            forget(books.connection, old, before_ms, after, |db, from, to| {
+                db.prepare_cached(
+                    "DELETE FROM violation WHERE id > ?1 AND id <= ?2 AND closed_at < ?3",
+                )?
+                .execute(params![from, to, before_ms])
+            })
+        })
+        .await
+    }
+
     /// Deletes reservations that ended before `before_ms`, in one step that begins after `after`. An
     /// idempotency key is free again when its reservation is gone.
     ///

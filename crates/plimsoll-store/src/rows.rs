@@ -238,7 +238,7 @@ pub(crate) fn decision(row: &Row<'_>) -> rusqlite::Result<Decision> {
 }
 
 pub(crate) const VIOLATION: &str = "SELECT id, kind, level, entity_id, name, dimension, most, current, peak, cause, opened_at, \
-     updated_at, closed_at FROM violation";
+     updated_at, closed_at, behind, calm_at FROM violation";
 
 pub(crate) fn violation(row: &Row<'_>) -> rusqlite::Result<ViolationRecord> {
     Ok(ViolationRecord {
@@ -255,6 +255,8 @@ pub(crate) fn violation(row: &Row<'_>) -> rusqlite::Result<ViolationRecord> {
         opened_ms: row.get(10)?,
         updated_ms: row.get(11)?,
         closed_ms: row.get(12)?,
+        behind: parse(row, 13)?,
+        calm_ms: row.get(14)?,
     })
 }
 

@@ -2,8 +2,9 @@
 
 use plimsoll_core::admit::{Level, LevelKind, TeamPath};
 use plimsoll_core::quota::Mode;
+use plimsoll_core::violation::exceeds;
 use plimsoll_core::{Amounts, Dimension, Limit, Limits};
-use rusqlite::{OptionalExtension as _, params};
+use rusqlite::{OptionalExtension, params};
 use uuid::Uuid;
 
 use crate::Store;
@@ -11,7 +12,7 @@ use crate::books::Books;
 use crate::changes::Change;
 use crate::error::Result;
 use crate::notices::next_id;
-use crate::records::{ViolationKind, ViolationRecord};
+use crate::records::{Behind, ViolationFilter, ViolationKind, ViolationRecord};
 use crate::rows;
 
 /// What is watched at one level in one dimension.
@@ -25,66 +26,77 @@ pub(crate) struct Watch<'a> {
     pub(crate) limit: Option<u64>,
     pub(crate) current: u64,
     pub(crate) cause: &'a str,
+    /// Whether it is exceeded; where `None`, whether `current` is above the limit.
+    pub(crate) over: Option<bool>,
+    /// It closes when it was not exceeded for so long.
+    pub(crate) calm_ms: i64,
+    /// Who holds most; where `None`, whoever is charged most.
+    pub(crate) behind: Option<&'a [Behind]>,
 }
+
+/// At most so many containers are named as a violation's cause.
+pub const BEHIND_MAX: usize = 10;
 
 /// Opens, updates or closes the violation of one watch.
 pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Result<()> {
-    let current = i64::try_from(watch.current).unwrap_or(i64::MAX);
-    let entity = watch.entity.to_string();
-    if let Some(limit) = watch.limit.filter(|limit| watch.current > *limit) {
-        let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-        let next = next_id(books.connection, "violation", now_ms)?.to_string();
-        let mut upsert = books.connection.prepare_cached(
-            "INSERT INTO violation (id, kind, level, entity_id, name, dimension, most, current,
-                                        peak, cause, opened_at, updated_at)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10, ?10)
-                 ON CONFLICT (kind, level, entity_id, name, dimension) WHERE closed_at IS NULL
-                 DO UPDATE SET current = ?8, peak = max(peak, ?8), most = ?7, updated_at = ?10
-                 RETURNING id",
-        )?;
-        let id = upsert.query_row(
+    let over = |limit: &u64| watch.over.unwrap_or(watch.current > *limit);
+    match watch.limit.filter(over) {
+        Some(limit) => exceeded(books, watch, limit, now_ms),
+        None => calm(books, watch, now_ms),
+    }
+}
+
+fn exceeded(books: &Books<'_>, watch: &Watch<'_>, limit: u64, now_ms: i64) -> Result<()> {
+    let current = signed(watch.current);
+    let known: Option<i64> = books
+        .connection
+        .prepare_cached(
+            "SELECT peak FROM violation WHERE kind = ?1 AND level = ?2 AND entity_id = ?3
+               AND name = ?4 AND dimension = ?5 AND closed_at IS NULL",
+        )?
+        .query_row(
             params![
-                next,
                 watch.kind.name(),
                 watch.level,
-                entity,
+                watch.entity.to_string(),
                 watch.name,
-                watch.dimension.name(),
-                limit,
-                current,
-                watch.cause,
-                now_ms
+                watch.dimension.name()
             ],
-            |row| rows::uuid(row, 0),
-        )?;
-        // One that was open is followed in silence.
-        if id.to_string() == next {
-            note(books, id, watch.entity);
-        }
-    } else {
-        let mut close = books.connection.prepare_cached(
-            "UPDATE violation SET closed_at = ?5, updated_at = ?5, current = ?6
-                 WHERE kind = ?1 AND level = ?2 AND entity_id = ?3 AND dimension = ?4
-                   AND name = ?7 AND closed_at IS NULL
-                 RETURNING id",
-        )?;
-        let closed = close
-            .query_row(
-                params![
-                    watch.kind.name(),
-                    watch.level,
-                    entity,
-                    watch.dimension.name(),
-                    now_ms,
-                    current,
-                    watch.name
-                ],
-                |row| rows::uuid(row, 0),
-            )
-            .optional()?;
-        if let Some(id) = closed {
-            note(books, id, watch.entity);
-        }
+            |row| row.get(0),
+        )
+        .optional()?;
+    let behind = match (watch.behind, known) {
+        (_, Some(peak)) if peak >= current => None,
+        (Some(behind), _) => Some(rows::json(&behind)),
+        (None, _) => Some(rows::json(&charged_most(books, watch)?)),
+    };
+    let id = next_id(books.connection, "violation", now_ms)?;
+    books
+        .connection
+        .prepare_cached(
+            "INSERT INTO violation (id, kind, level, entity_id, name, dimension, most, current,
+                                    peak, cause, opened_at, updated_at, behind)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8, ?9, ?10, ?10, coalesce(?11, '[]'))
+             ON CONFLICT (kind, level, entity_id, name, dimension) WHERE closed_at IS NULL
+             DO UPDATE SET current = ?8, peak = max(peak, ?8), most = ?7, updated_at = ?10,
+                           behind = coalesce(?11, behind), calm_at = NULL",
+        )?
+        .execute(params![
+            id.to_string(),
+            watch.kind.name(),
+            watch.level,
+            watch.entity.to_string(),
+            watch.name,
+            watch.dimension.name(),
+            signed(limit),
+            current,
+            watch.cause,
+            now_ms,
+            behind
+        ])?;
+    // One that was open is followed in silence.
+    if known.is_none() {
+        note(books, id, watch.entity);
     }
     Ok(())
 }
@@ -92,6 +104,74 @@ pub(crate) fn follow(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Resul
 /// Tells that a violation was opened or closed.
 fn note(books: &Books<'_>, id: Uuid, entity: Uuid) {
     books.note(Change::Violation { id, entity });
+}
+
+fn calm(books: &Books<'_>, watch: &Watch<'_>, now_ms: i64) -> Result<()> {
+    let mut update = books.connection.prepare_cached(
+        "UPDATE violation SET updated_at = ?5, current = ?6, calm_at = coalesce(calm_at, ?5),
+                closed_at = CASE WHEN ?5 - coalesce(calm_at, ?5) >= ?8 THEN ?5 END
+         WHERE kind = ?1 AND level = ?2 AND entity_id = ?3 AND dimension = ?4
+           AND name = ?7 AND closed_at IS NULL
+         RETURNING id, closed_at IS NOT NULL",
+    )?;
+    let calmed = update
+        .query_row(
+            params![
+                watch.kind.name(),
+                watch.level,
+                watch.entity.to_string(),
+                watch.dimension.name(),
+                now_ms,
+                signed(watch.current),
+                watch.name,
+                watch.calm_ms
+            ],
+            |row| Ok((rows::uuid(row, 0)?, row.get(1)?)),
+        )
+        .optional()?;
+    if let Some((id, true)) = calmed {
+        note(books, id, watch.entity);
+    }
+    Ok(())
+}
+
+fn signed(amount: u64) -> i64 {
+    i64::try_from(amount).unwrap_or(i64::MAX)
+}
+
+/// The containers and volumes that are charged most at a level.
+fn charged_most(books: &Books<'_>, watch: &Watch<'_>) -> Result<Vec<Behind>> {
+    let (column, of) = match LevelKind::from_name(watch.level) {
+        Some(LevelKind::Host) => ("r.host = ?1", watch.name.to_owned()),
+        Some(LevelKind::System) | None => ("?1 IS NOT NULL", String::new()),
+        Some(LevelKind::Team | LevelKind::Pool) => ("r.team_id = ?1", watch.entity.to_string()),
+        Some(LevelKind::Member) => (
+            "r.user_id = ?1 AND r.team_id IS NOT NULL",
+            watch.entity.to_string(),
+        ),
+        Some(LevelKind::User) => (
+            "r.user_id = ?1 AND r.team_id IS NULL",
+            watch.entity.to_string(),
+        ),
+    };
+    let sql = format!("{} WHERE {} AND {column}", rows::RESERVATION, rows::LIVE);
+    let all = rows::all(books.connection, &sql, [of], rows::reservation)?;
+    let held = all.into_iter().map(|r| Behind {
+        reservation: r.id,
+        amount: r.charge().get(watch.dimension),
+        container: r.container_name.or(r.container).unwrap_or_default(),
+        user: r.user_name,
+    });
+    Ok(most(held.collect()))
+}
+
+/// Those that hold most, the first most of all.
+#[must_use]
+pub fn most(mut held: Vec<Behind>) -> Vec<Behind> {
+    held.retain(|b| b.amount > 0);
+    held.sort_by(|a, b| (b.amount, &a.container).cmp(&(a.amount, &b.container)));
+    held.truncate(BEHIND_MAX);
+    held
 }
 
 /// Ends whatever is open against an entity that is gone.
@@ -143,6 +223,9 @@ fn follow_level(
             limit: limit.at_most(),
             current: charged.get(d),
             cause,
+            over: None,
+            calm_ms: 0,
+            behind: None,
         };
         follow(books, &watch, now_ms)?;
     }
@@ -214,69 +297,158 @@ impl Store {
         })
     }
 
-    /// Follows measured use against limits: one item per entity and dimension. Opens, updates and
-    /// closes violations of kind `used`.
+    /// Violations that match, newest first.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub async fn violations_by(
+        &self,
+        filter: ViolationFilter,
+        most: u32,
+    ) -> Result<Vec<ViolationRecord>> {
+        self.read_list(move |books| {
+            let sql = format!(
+                "{} WHERE (?1 IS NULL OR (closed_at IS NULL) = ?1)
+                   AND (?2 IS NULL OR closed_at IS NULL OR opened_at >= ?2)
+                   AND (?3 IS NULL OR entity_id = ?3) AND (?4 IS NULL OR kind = ?4)
+                   AND (?5 IS NULL OR level = ?5) AND (?6 IS NULL OR dimension = ?6)
+                 ORDER BY opened_at DESC, id LIMIT ?7",
+                rows::VIOLATION
+            );
+            let by = params![
+                filter.open,
+                filter.since_ms,
+                filter.entity.map(|id| id.to_string()),
+                filter.kind.map(ViolationKind::name),
+                filter.level.map(LevelKind::name),
+                filter.dimension.map(Dimension::name),
+                most
+            ];
+            rows::all(books.connection, &sql, by, rows::violation)
+        })
+        .await
+    }
+
+    /// Follows measured use in these dimensions against limits: one item per entity and dimension.
+    /// Opens, updates and closes violations of kind `used`; those of nobody among the items, too.
     ///
     /// # Errors
     /// When the ledger cannot be written.
-    pub async fn follow_use(&self, measured: Vec<Measured>, now_ms: i64) -> Result<()> {
-        self.follow_measured(ViolationKind::Used, "measured use", measured, now_ms)
-            .await
+    pub async fn follow_use(
+        &self,
+        dimensions: &'static [Dimension],
+        measured: Vec<Measured>,
+        calm_ms: i64,
+        now_ms: i64,
+    ) -> Result<()> {
+        let judge = |m: &Measured, is_open: bool| {
+            m.limit.is_some_and(|limit| exceeds(limit, m.used, is_open))
+        };
+        let followed = Followed {
+            kind: ViolationKind::Used,
+            cause: "measured use",
+            dimensions,
+            calm_ms,
+            judge,
+        };
+        self.follow_measured(followed, measured, now_ms).await
+    }
+
+    /// Follows entities that the kernel holds at their caps: one item each while it does.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub async fn follow_throttled(
+        &self,
+        throttled: Vec<Measured>,
+        calm_ms: i64,
+        now_ms: i64,
+    ) -> Result<()> {
+        let followed = Followed {
+            kind: ViolationKind::Throttled,
+            cause: "the kernel holds it at its cap",
+            dimensions: &[Dimension::Cpu, Dimension::Memory],
+            calm_ms,
+            judge: |_, _| true,
+        };
+        self.follow_measured(followed, throttled, now_ms).await
     }
 
     /// Follows caps that the kernel does not lower to their limits, because of what is below them:
-    /// one item per cap, with the cap it has in place of a measured use. Closes the violations of
-    /// kind `held` that are not among them.
+    /// one item per cap, with the cap it has in place of a measured use.
     ///
     /// # Errors
     /// When the ledger cannot be written.
-    pub async fn follow_held(&self, mut caps: Vec<Measured>, now_ms: i64) -> Result<()> {
-        let open = self.violations(None, u32::MAX).await?;
-        let met = open.into_iter().filter(|v| v.kind == ViolationKind::Held);
-        for v in met {
-            let is_it = |m: &Measured| {
-                (m.level.name(), m.entity, m.dimension) == (v.level.as_str(), v.entity, v.dimension)
-                    && m.name == v.name
-            };
-            if !caps.iter().any(is_it)
-                && let Some(level) = LevelKind::from_name(&v.level)
-            {
-                caps.push(Measured {
-                    level,
-                    entity: v.entity,
-                    name: v.name,
-                    dimension: v.dimension,
-                    limit: None,
-                    used: v.limit,
-                });
-            }
-        }
-        if caps.is_empty() {
-            return Ok(());
-        }
-        let cause = "the kernel keeps a higher cap";
-        self.follow_measured(ViolationKind::Held, cause, caps, now_ms)
-            .await
+    pub async fn follow_held(&self, caps: Vec<Measured>, now_ms: i64) -> Result<()> {
+        let followed = Followed {
+            kind: ViolationKind::Held,
+            cause: "the kernel keeps a higher cap",
+            dimensions: &[Dimension::Cpu, Dimension::Memory],
+            calm_ms: 0,
+            judge: |m, _| m.limit.is_some_and(|limit| m.used > limit),
+        };
+        self.follow_measured(followed, caps, now_ms).await
     }
 
     async fn follow_measured(
         &self,
-        kind: ViolationKind,
-        cause: &'static str,
-        measured: Vec<Measured>,
+        followed: Followed,
+        mut measured: Vec<Measured>,
         now_ms: i64,
     ) -> Result<()> {
+        let filter = ViolationFilter {
+            open: Some(true),
+            kind: Some(followed.kind),
+            ..ViolationFilter::default()
+        };
+        let open = self.violations_by(filter, u32::MAX).await?;
+        let is_of = |v: &ViolationRecord, m: &Measured| {
+            (m.level.name(), m.entity, m.dimension) == (v.level.as_str(), v.entity, v.dimension)
+                && m.name == v.name
+        };
+        let mut judged: Vec<(Measured, bool)> = Vec::new();
+        for v in &open {
+            if followed.dimensions.contains(&v.dimension)
+                && !measured.iter().any(|m| is_of(v, m))
+                && let Some(level) = LevelKind::from_name(&v.level)
+            {
+                let gone = Measured {
+                    level,
+                    entity: v.entity,
+                    name: v.name.clone(),
+                    dimension: v.dimension,
+                    limit: None,
+                    used: match followed.kind {
+                        ViolationKind::Held => v.limit,
+                        _ => 0,
+                    },
+                    behind: None,
+                };
+                judged.push((gone, false));
+            }
+        }
+        for m in measured.drain(..) {
+            let over = (followed.judge)(&m, open.iter().any(|v| is_of(v, &m)));
+            judged.push((m, over));
+        }
+        judged.retain(|(m, over)| *over || open.iter().any(|v| is_of(v, m)));
+        if judged.is_empty() {
+            return Ok(());
+        }
         self.charge(move |books| {
-            for m in &measured {
+            for (m, over) in &judged {
                 let watch = Watch {
-                    kind,
+                    kind: followed.kind,
                     level: m.level.name(),
                     entity: m.entity,
                     name: &m.name,
                     dimension: m.dimension,
                     limit: m.limit,
                     current: m.used,
-                    cause,
+                    cause: followed.cause,
+                    over: Some(*over),
+                    calm_ms: followed.calm_ms,
+                    behind: m.behind.as_deref(),
                 };
                 follow(books, &watch, now_ms)?;
             }
@@ -284,6 +456,16 @@ impl Store {
         })
         .await
     }
+}
+
+/// How one kind of measured violation is followed.
+struct Followed {
+    kind: ViolationKind,
+    cause: &'static str,
+    dimensions: &'static [Dimension],
+    calm_ms: i64,
+    /// Whether an item exceeds its limit, given whether it did.
+    judge: fn(&Measured, bool) -> bool,
 }
 
 /// Measured use of an entity in one dimension.
@@ -301,4 +483,6 @@ pub struct Measured {
     pub limit: Option<u64>,
     /// How much, in ledger units.
     pub used: u64,
+    /// Which containers use most; where `None`, those that are charged most are named.
+    pub behind: Option<Vec<Behind>>,
 }

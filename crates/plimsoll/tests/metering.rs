@@ -613,6 +613,8 @@ fn what_is_held_on_disk_is_measured_and_held_against_the_limit() {
         "--set",
         "metering.storage_interval_s=0.2",
         "--set",
+        "violations.calm_s=0.1",
+        "--set",
         "ports.first=43000",
     ];
     let server = Server::start_with(&common::engine(), &quick);

@@ -1,8 +1,9 @@
 //! Facts over a limit open violations, and whatever ends the excess closes them.
 
+use plimsoll_core::entity::UserId;
 use plimsoll_core::quota::Mode;
 use plimsoll_core::{Dimension, LevelKind, State};
-use plimsoll_store::{Measured, QuotaChange, ViolationKind, ViolationRecord};
+use plimsoll_store::{Measured, QuotaChange, ViolationFilter, ViolationKind, ViolationRecord};
 
 use crate::world::{World, container, cpu, engine_id};
 
@@ -177,29 +178,197 @@ async fn adoption_and_late_containers_are_charged_over_the_limit() {
     w.sound().await;
 }
 
-#[tokio::test]
-async fn measured_use_opens_and_closes_its_own() {
-    let w = World::new().await;
-    let ada = w.user("ada").await;
-    let measured = |used| Measured {
+const MEMORY: &[Dimension] = &[Dimension::Memory];
+
+fn measured(entity: UserId, used: u64) -> Measured {
+    Measured {
         level: LevelKind::User,
-        entity: ada.0,
+        entity: entity.0,
         name: "ada".into(),
         dimension: Dimension::Memory,
-        limit: Some(100),
+        limit: Some(1000),
         used,
-    };
-    for (used, opened) in [(100, 0), (101, 1), (150, 1), (100, 0), (120, 1)] {
-        w.store
-            .follow_use(vec![measured(used)], w.now())
-            .await
-            .unwrap();
-        assert_eq!(open(&w).await.len(), opened, "{used}");
+        behind: None,
+    }
+}
+
+#[tokio::test]
+async fn measured_use_opens_above_the_limit_and_closes_when_it_has_held_for_a_while() {
+    let w = World::new().await;
+    let ada = w.user("ada").await;
+    for (used, is_calm) in [
+        // Within what readings waver by.
+        (1050, None),
+        (1051, Some(false)),
+        (1500, Some(false)),
+        // Still above the limit.
+        (1001, Some(false)),
+        // It holds, but not for long.
+        (1000, Some(true)),
+        (1002, Some(false)),
+        (900, Some(true)),
+        (1000, Some(true)),
+        (900, None),
+        (1040, None),
+        (1200, Some(false)),
+    ] {
+        let all = vec![measured(ada, used)];
+        w.store.follow_use(MEMORY, all, 20, w.now()).await.unwrap();
+        let open = w.store.violations(None, 100).await.unwrap();
+        let found = open.first().map(|v| v.calm_ms.is_some());
+        assert_eq!(found, is_calm, "{used}");
+        w.pass(10);
     }
     let kept = all(&w).await;
     assert_eq!(kept.len(), 2);
-    assert!(kept.iter().any(|v| v.peak == 150));
+    assert!(kept.iter().any(|v| v.peak == 1500));
     // A deletion leaves nothing open behind.
     w.store.delete_user(ada, false, w.actor()).await.unwrap();
     assert!(open(&w).await.is_empty());
+}
+
+#[tokio::test]
+async fn who_is_not_measured_any_more_uses_nothing_in_what_was_measured() {
+    let w = World::new().await;
+    let ada = w.user("ada").await;
+    let follow = |dimensions, all| w.store.follow_use(dimensions, all, 0, w.now());
+    follow(MEMORY, vec![measured(ada, 2000)]).await.unwrap();
+    follow(&[Dimension::Storage], Vec::new()).await.unwrap();
+    assert_eq!(open(&w).await.len(), 1, "it was not looked at");
+    follow(MEMORY, Vec::new()).await.unwrap();
+    assert!(open(&w).await.is_empty());
+}
+
+#[tokio::test]
+async fn who_is_throttled_is_so_while_the_kernel_says_it() {
+    let w = World::new().await;
+    let ada = w.user("ada").await;
+    let throttled = |all| w.store.follow_throttled(all, 0, w.now());
+    throttled(vec![measured(ada, 1000)]).await.unwrap();
+    let found = all(&w).await;
+    assert_eq!(found[0].kind, ViolationKind::Throttled);
+    assert_eq!((found[0].current, found[0].limit), (1000, 1000));
+    // Each kind is followed by itself.
+    w.store
+        .follow_use(MEMORY, Vec::new(), 0, w.now())
+        .await
+        .unwrap();
+    assert_eq!(open(&w).await.len(), 1);
+    throttled(Vec::new()).await.unwrap();
+    assert!(open(&w).await.is_empty());
+}
+
+#[tokio::test]
+async fn a_violation_names_the_containers_behind_its_peak() {
+    let w = World::new().await;
+    let (ada, bob) = (w.user("ada").await, w.user("bob").await);
+    w.run(bob, container(500)).await;
+    let small = w.run(ada, container(1000)).await;
+    let large = w.run(ada, container(3000)).await;
+    w.set(ada.0, Dimension::Cpu, 2000).await;
+    let behind = |v: &ViolationRecord| -> Vec<_> {
+        let each = v.behind.iter();
+        each.map(|b| (b.reservation, b.user.clone(), b.amount))
+            .collect()
+    };
+    let both = [
+        (large, "ada".to_owned(), 3000),
+        (small, "ada".to_owned(), 1000),
+    ];
+    assert_eq!(behind(&all(&w).await[0]), both);
+    // Less is no peak; more is.
+    w.store.stopped(small, w.now()).await.unwrap();
+    assert_eq!(behind(&all(&w).await[0]), both);
+    w.store.running(small, w.now()).await.unwrap();
+    let resized = w.store.resized(small, container(3500), w.now());
+    resized.await.unwrap();
+    assert_eq!(
+        behind(&all(&w).await[0])[0],
+        (small, "ada".to_owned(), 3500)
+    );
+}
+
+#[tokio::test]
+async fn lists_are_filtered() {
+    let w = World::new().await;
+    let (ada, bob) = (w.user("ada").await, w.user("bob").await);
+    for user in [ada, bob] {
+        w.run(user, container(3000)).await;
+        w.set(user.0, Dimension::Cpu, 1000).await;
+    }
+    w.set(bob.0, Dimension::Storage, 1).await;
+    w.set(bob.0, Dimension::Cpu, 3000).await;
+    let any = ViolationFilter::default;
+    for (filter, count) in [
+        (any(), 3),
+        (
+            ViolationFilter {
+                open: Some(true),
+                ..any()
+            },
+            2,
+        ),
+        (
+            ViolationFilter {
+                open: Some(false),
+                ..any()
+            },
+            1,
+        ),
+        (
+            ViolationFilter {
+                entity: Some(bob.0),
+                ..any()
+            },
+            2,
+        ),
+        (
+            ViolationFilter {
+                dimension: Some(Dimension::Storage),
+                ..any()
+            },
+            1,
+        ),
+        (
+            ViolationFilter {
+                level: Some(LevelKind::Team),
+                ..any()
+            },
+            0,
+        ),
+        (
+            ViolationFilter {
+                kind: Some(ViolationKind::Used),
+                ..any()
+            },
+            0,
+        ),
+        (
+            ViolationFilter {
+                since_ms: Some(i64::MAX),
+                ..any()
+            },
+            2,
+        ),
+    ] {
+        let found = w.store.violations_by(filter.clone(), 100).await.unwrap();
+        assert_eq!(found.len(), count, "{filter:?}");
+    }
+}
+
+#[tokio::test]
+async fn closed_ones_are_forgotten_in_time_and_open_ones_never() {
+    let w = World::new().await;
+    let ada = w.user("ada").await;
+    w.run(ada, container(3000)).await;
+    w.set(ada.0, Dimension::Cpu, 1000).await;
+    w.set(ada.0, Dimension::Cpu, 3000).await;
+    w.pass(1);
+    w.set(ada.0, Dimension::Cpu, 1000).await;
+    assert_eq!(all(&w).await.len(), 2);
+    for (before_ms, rows) in [(w.now() - 1, 0), (w.now() + 1000, 1), (i64::MAX, 0)] {
+        let step = w.store.forget_violations(before_ms, None).await.unwrap();
+        assert_eq!((step.rows, step.next), (rows, None), "{before_ms}");
+    }
+    assert_eq!(open(&w).await.len(), 1);
 }

@@ -1,6 +1,7 @@
 //! The OpenAPI 3.1 document, made from the list of routes and the schemas beside this file.
 
 use plimsoll_core::metric::Metric;
+use plimsoll_core::violation::ViolationKind;
 use serde_json::{Map, Value, json};
 
 use super::input::MAX_FIELDS;
@@ -146,6 +147,8 @@ fn query_schema(name: &str) -> Value {
         "compare" => json!({"enum": ["previous"]}),
         "percentile" => json!({"type": "number", "minimum": 0.1, "maximum": 100}),
         "format" => json!({"enum": ["json", "csv"], "description": "Else as Accept says."}),
+        "status" => json!({"enum": ["open", "closed", "all"]}),
+        "kind" => json!({"enum": ViolationKind::ALL.map(ViolationKind::name)}),
         "outcome" => json!({"enum": ["allowed", "refused"]}),
         "state" => json!({"enum": ["pending", "active", "stopped", "released", "void"]}),
         _ => json!({"type": "string"}),

@@ -347,12 +347,19 @@ pub(super) fn decision(d: &Decision) -> Value {
 
 pub(super) fn violation_record(v: &ViolationRecord) -> Value {
     let d = v.dimension;
+    let behind = v.behind.iter().map(|b| {
+        json!({
+            "reservation": b.reservation, "container": b.container, "user": b.user,
+            "amount": number(d, b.amount),
+        })
+    });
     json!({
         "id": v.id, "kind": v.kind.name(), "level": v.level, "entityId": v.entity, "entity": v.name,
         "dimension": d, "limit": number(d, v.limit), "current": number(d, v.current),
         "peak": number(d, v.peak), "cause": v.cause, "open": v.closed_ms.is_none(),
         "openedAt": time(v.opened_ms), "updatedAt": time(v.updated_ms),
-        "closedAt": opt_time(v.closed_ms),
+        "closedAt": opt_time(v.closed_ms), "calmSince": opt_time(v.calm_ms),
+        "behind": behind.collect::<Vec<_>>(),
     })
 }
 

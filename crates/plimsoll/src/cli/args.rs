@@ -142,7 +142,7 @@ pub(super) enum Command {
         decision: String,
     },
     /// Show limits that are exceeded, or were.
-    Violations,
+    Violations(ViolationsFlags),
     /// Show what you were told and have not read.
     Inbox(InboxFlags),
     /// Copy the ledger, the totals and the history into a folder; the server may run.
@@ -845,6 +845,26 @@ pub(super) struct DecisionsFlags {
     /// At most so many.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub(super) limit: u32,
+}
+
+/// Flags of `violations`.
+#[derive(Debug, Args)]
+pub(super) struct ViolationsFlags {
+    /// Of this user's limits.
+    #[arg(long, conflicts_with = "team")]
+    pub(super) user: Option<String>,
+    /// Of this team's limits.
+    #[arg(long)]
+    pub(super) team: Option<String>,
+    /// Of this kind.
+    #[arg(long, value_parser = ["reserved", "used", "held", "throttled"])]
+    pub(super) kind: Option<String>,
+    /// In this dimension.
+    #[arg(long)]
+    pub(super) dimension: Option<String>,
+    /// Closed ones, too.
+    #[arg(long)]
+    pub(super) all: bool,
 }
 
 /// `caps ...`

@@ -11,7 +11,7 @@ use serde_json::{Map, Value, json};
 
 use super::amounts::{ago, charged, items, label, text};
 use super::answer::Answer;
-use super::args::{DecisionsFlags, ValidateFlags};
+use super::args::{DecisionsFlags, ValidateFlags, ViolationsFlags};
 use super::client::{Client, path, query};
 use super::compose;
 use super::error::{CliError, Exit};
@@ -276,8 +276,21 @@ fn verdicts(answer: &Value) -> String {
     format!("{}\n", table.render())
 }
 
-pub(super) async fn violations(client: &Client, now_ms: i64) -> Result<Answer, CliError> {
-    let violations = client.get(&path(&["quotas", "violations"])).await?;
+pub(super) async fn violations(
+    client: &Client,
+    flags: &ViolationsFlags,
+    now_ms: i64,
+) -> Result<Answer, CliError> {
+    let which = query(&[
+        ("user", flags.user.as_deref()),
+        ("team", flags.team.as_deref()),
+        ("kind", flags.kind.as_deref()),
+        ("dimension", flags.dimension.as_deref()),
+        ("status", flags.all.then_some("all")),
+    ]);
+    let violations = client
+        .get(&(path(&["quotas", "violations"]) + &which))
+        .await?;
     let mut table = Table::new(&[
         ("OF", Align::Left),
         ("LIMIT ON", Align::Left),
@@ -287,6 +300,7 @@ pub(super) async fn violations(client: &Client, now_ms: i64) -> Result<Answer, C
         ("LIMIT", Align::Right),
         ("SINCE", Align::Right),
         ("STATE", Align::Left),
+        ("BEHIND IT", Align::Left),
     ]);
     for violation in items(&violations) {
         let dimension = violation["dimension"]
@@ -312,6 +326,7 @@ pub(super) async fn violations(client: &Client, now_ms: i64) -> Result<Answer, C
             shown("limit"),
             ago(&violation["openedAt"], now_ms),
             state.to_owned(),
+            behind(violation),
         ]);
     }
     let page = if table.is_empty() {
@@ -320,6 +335,18 @@ pub(super) async fn violations(client: &Client, now_ms: i64) -> Result<Answer, C
         table.render()
     };
     Ok(Answer::new(violations, page))
+}
+
+/// The containers that hold most.
+fn behind(violation: &Value) -> String {
+    let all = violation["behind"].as_array().into_iter().flatten();
+    let named: Vec<String> = all.map(|b| text(b, "container")).collect();
+    match named.as_slice() {
+        [first, second, rest @ ..] if !rest.is_empty() => {
+            format!("{first}, {second} and {} more", rest.len())
+        }
+        named => named.join(", "),
+    }
 }
 
 #[cfg(test)]

@@ -130,7 +130,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Why { user } => decisions::why(client, user.as_deref(), now_ms).await,
         Command::Explain { decision } => decisions::explain(client, &decision, now_ms).await,
         Command::Inbox(flags) => inbox::run(client, &flags, now_ms).await,
-        Command::Violations => decisions::violations(client, now_ms).await,
+        Command::Violations(flags) => decisions::violations(client, &flags, now_ms).await,
         Command::Serve(_)
         | Command::Install(_)
         | Command::Uninstall(_)

@@ -392,6 +392,11 @@ pub static KEYS: &[Key] = &[
         check: |c| interval(c.reconcile.interval_s),
     },
     Key {
+        path: "violations.calm_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.violations.calm_s = n),
+        check: |c| interval(c.violations.calm_s),
+    },
+    Key {
         path: "retention.decisions_days",
         set: |c, text| whole(text).map(|n| c.retention.decisions_days = n),
         check: |c| days(c.retention.decisions_days),
@@ -400,6 +405,11 @@ pub static KEYS: &[Key] = &[
         path: "retention.reservations_days",
         set: |c, text| whole(text).map(|n| c.retention.reservations_days = n),
         check: |c| days(c.retention.reservations_days),
+    },
+    Key {
+        path: "retention.violations_days",
+        set: |c, text| whole(text).map(|n| c.retention.violations_days = n),
+        check: |c| days(c.retention.violations_days),
     },
     Key {
         path: "metrics.raw_days",
@@ -712,6 +722,9 @@ mod tests {
             ("metering.storage_interval_s", "600", true),
             ("metering.storage_interval_s", "0", false),
             ("reconcile.interval_s", "60", true),
+            ("violations.calm_s", "60", true),
+            ("violations.calm_s", "0", false),
+            ("retention.violations_days", "0", false),
             ("retention.decisions_days", "36500", true),
             ("retention.decisions_days", "0", false),
             ("retention.reservations_days", "36501", false),

@@ -59,6 +59,8 @@ pub struct Config {
     pub metering: Metering,
     /// Reconciliation.
     pub reconcile: Reconcile,
+    /// Violations.
+    pub violations: Violations,
     /// Retention.
     pub retention: Retention,
     /// The history of what was measured.
@@ -209,6 +211,20 @@ impl Default for Reconcile {
     }
 }
 
+/// How violations open and close.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Violations {
+    /// Seconds that measured use must stay within its limit before its violation closes.
+    pub calm_s: f64,
+}
+
+impl Default for Violations {
+    fn default() -> Self {
+        Self { calm_s: 60.0 }
+    }
+}
+
 /// How long the ledger keeps what it no longer needs. The audit log stays for good.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -217,6 +233,8 @@ pub struct Retention {
     pub decisions_days: u64,
     /// Days a reservation is kept after it has ended, and its idempotency key with it.
     pub reservations_days: u64,
+    /// Days a violation is kept after it has closed.
+    pub violations_days: u64,
 }
 
 impl Default for Retention {
@@ -224,6 +242,7 @@ impl Default for Retention {
         Self {
             decisions_days: 90,
             reservations_days: 400,
+            violations_days: 400,
         }
     }
 }
@@ -344,6 +363,7 @@ impl Default for Config {
             reservations: Reservations::default(),
             metering: Metering::default(),
             reconcile: Reconcile::default(),
+            violations: Violations::default(),
             retention: Retention::default(),
             metrics: Metrics::default(),
         }

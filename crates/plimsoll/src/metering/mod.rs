@@ -49,7 +49,21 @@ const DESCRIPTORS_WANTED: u64 = 65_536;
 /// What changes slowly, or costs more than it says, is looked at every so many readings.
 const SLOW_EVERY: u64 = 10;
 
-type Parent = (Option<TeamId>, UserId);
+/// Who runs containers where: a user in a team, or outside.
+pub type Parent = (Option<TeamId>, UserId);
+
+/// What the containers under one parent cgroup use now.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct PlaceUse {
+    /// Millicores.
+    pub cpu_milli: u64,
+    /// Working set, bytes.
+    pub memory_bytes: u64,
+    /// Share of the periods in which the parent's CPU cap held them back, thousandths.
+    pub throttled_permille: u64,
+    /// Processes that the parent's memory cap killed.
+    pub killed: u64,
+}
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 enum Key {
@@ -108,6 +122,8 @@ pub struct Outcome {
     pub summary: String,
     /// Everybody who uses something now.
     pub now: Vec<(Whose, Usage)>,
+    /// By user, in each team by itself.
+    pub places: HashMap<Parent, PlaceUse>,
     /// Whether it could be kept.
     pub saved: Result<(), StoreError>,
 }
@@ -351,11 +367,12 @@ impl Collecting {
         );
         self.take_containers(app, &samples, &cycle, interval);
         let mut now: HashMap<Whose, Usage> = HashMap::new();
-        self.take_parents(&samples, &cycle, interval, &mut now);
+        let mut places = HashMap::new();
+        self.take_parents(&samples, &cycle, interval, &mut now, &mut places);
         for id in self.held.keys().cloned().collect::<Vec<_>>() {
             self.account(&id);
         }
-        self.sum_up(&mut now);
+        self.sum_up(&mut now, &mut places);
         let past = std::mem::take(&mut self.past);
         self.spend(milliseconds(began.monotonic), span, &past);
         self.sums.note_peaks(&now, began.wall_ms);
@@ -381,6 +398,7 @@ impl Collecting {
         Outcome {
             summary,
             now: watched,
+            places,
             saved,
         }
     }
@@ -443,6 +461,7 @@ impl Collecting {
         cycle: &Cycle<Key>,
         interval: Duration,
         now: &mut HashMap<Whose, Usage>,
+        places: &mut HashMap<Parent, PlaceUse>,
     ) {
         for (key, sample) in samples {
             let Key::Parent(of) = key else { continue };
@@ -452,6 +471,11 @@ impl Collecting {
             let before = self.last_parents.insert(*of, *sample);
             let rates = before.and_then(|before| rate(&before, sample, interval));
             let milli = rates.and_then(|r| r.cpu_millicores).unwrap_or(0.0);
+            let throttled = rates.and_then(|r| r.throttled_share).unwrap_or(0.0);
+            let place = places.entry(*of).or_default();
+            place.cpu_milli += milli.round() as u64;
+            place.throttled_permille = (throttled * 1000.0).round() as u64;
+            place.killed = rates.and_then(|r| r.oom_kills).unwrap_or(0);
             // A counter that went back is that of a new cgroup, counting from zero.
             let before = self.parents.insert(*of, counter).unwrap_or(0);
             let delta = counter.checked_sub(before);
@@ -502,9 +526,16 @@ impl Collecting {
     }
 
     /// What everybody uses now.
-    fn sum_up(&self, now: &mut HashMap<Whose, Usage>) {
+    fn sum_up(&self, now: &mut HashMap<Whose, Usage>, places: &mut HashMap<Parent, PlaceUse>) {
         for held in self.held.values() {
             let sample = held.sample.unwrap_or_default();
+            if let Some(owner) = held.owner {
+                let place = places.entry((owner.team, owner.user)).or_default();
+                place.memory_bytes += sample.working_set_bytes().unwrap_or(0);
+                if !owner.is_under_parent {
+                    place.cpu_milli += held.cpu_milli().unwrap_or(0);
+                }
+            }
             for whose in everyone(held.owner) {
                 let usage = now.entry(whose).or_default();
                 usage.memory_bytes += sample.working_set_bytes().unwrap_or(0);

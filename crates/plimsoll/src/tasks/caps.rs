@@ -74,6 +74,7 @@ fn held(levels: &[Capped], written: &[(ParentPath, Result<Applied, CapError>)]) 
                 dimension,
                 limit: Some(limit),
                 used,
+                behind: None,
             });
         }
     }

@@ -1,4 +1,4 @@
-//! Forgets decisions and ended reservations that are older than the configuration keeps them. What
+//! Forgets decisions, ended reservations and closed violations that are older than the configuration keeps them. What
 //! was counted of them stays counted.
 
 use std::sync::Arc;
@@ -24,6 +24,8 @@ pub struct Forgotten {
     pub reservations: usize,
     /// Decisions on which no reservation rests.
     pub decisions: usize,
+    /// Violations that have closed.
+    pub violations: usize,
 }
 
 /// One pass, as a background task.
@@ -38,9 +40,10 @@ pub async fn run(app: Arc<App>) -> Result<String, String> {
     let Forgotten {
         reservations,
         decisions,
+        violations,
     } = forgotten;
     Ok(format!(
-        "forgot {reservations} reservations and {decisions} decisions"
+        "forgot {reservations} reservations, {decisions} decisions and {violations} violations"
     ))
 }
 
@@ -66,6 +69,15 @@ async fn forget(app: &App) -> Result<Forgotten, StoreError> {
         let before_ms = before_ms(kept.decisions_days);
         let step = app.store.forget_decisions(before_ms, next).await?;
         forgotten.decisions += step.rows;
+        next = step.next;
+        if next.is_none() {
+            break;
+        }
+    }
+    loop {
+        let before_ms = before_ms(kept.violations_days);
+        let step = app.store.forget_violations(before_ms, next).await?;
+        forgotten.violations += step.rows;
         next = step.next;
         if next.is_none() {
             return Ok(forgotten);
@@ -136,11 +148,11 @@ mod tests {
         app.store.void(ended, clock.now_ms()).await.unwrap();
 
         for (days_later, said) in [
-            (89, "forgot 0 reservations and 0 decisions"),
-            (2, "forgot 0 reservations and 1 decisions"),
-            (308, "forgot 0 reservations and 0 decisions"),
-            (2, "forgot 1 reservations and 0 decisions"),
-            (1000, "forgot 0 reservations and 0 decisions"),
+            (89, "forgot 0 reservations, 0 decisions and 0 violations"),
+            (2, "forgot 0 reservations, 1 decisions and 0 violations"),
+            (308, "forgot 0 reservations, 0 decisions and 0 violations"),
+            (2, "forgot 1 reservations, 0 decisions and 0 violations"),
+            (1000, "forgot 0 reservations, 0 decisions and 0 violations"),
         ] {
             clock.advance(DAY * days_later);
             assert_eq!(run(Arc::clone(&app)).await.unwrap(), said, "{days_later}");

@@ -18,7 +18,7 @@ use plimsoll_store::{ObjectKind, Reservation, ReservationFilter, StoreError};
 
 use crate::meter::{Storage, Whose};
 use crate::state::App;
-use crate::tasks::collect::follow;
+use crate::tasks::collect::{answers_for, follow};
 use crate::tasks::in_full;
 
 /// The name under which the task reports.
@@ -50,6 +50,14 @@ async fn measure(app: &Arc<App>) -> Result<String, StoreError> {
     let nearness = nearness(app, &rows);
     rows.sort_by_key(|row| Reverse(nearness.get(&row.user).copied()));
     let mut storage = Storage::default();
+    // By whose limits hold for it.
+    let mut charged: HashMap<Whose, u64> = HashMap::new();
+    let mut add = |storage: &mut Storage, row: &Reservation, bytes| {
+        *charged
+            .entry(answers_for((row.team, row.user)))
+            .or_default() += bytes;
+        add(storage, row, bytes);
+    };
     for row in of_kind(app, ObjectKind::Image).await? {
         add(&mut storage, &row, row.claim.get(Dimension::Storage));
     }
@@ -70,9 +78,10 @@ async fn measure(app: &Arc<App>) -> Result<String, StoreError> {
             }
         }
     }
-    let entities = app.meter.publish_storage(storage).into_iter();
-    let measured = entities.map(|(whose, bytes)| (whose, vec![(Dimension::Storage, bytes)]));
-    follow(app, measured.collect()).await?;
+    app.meter.publish_storage(storage);
+    let measured = charged.into_iter();
+    let measured = measured.map(|(whose, bytes)| (whose, vec![(Dimension::Storage, bytes)]));
+    follow(app, &[Dimension::Storage], measured.collect()).await?;
     let objects = rows.len() - failed;
     Ok(format!(
         "{objects} containers and volumes, {} files, {failed} not measured",

@@ -138,9 +138,14 @@ async fn burst(site: &Site, count: usize) {
         dimension: Dimension::Cpu,
         limit: Some(1),
         used: 2,
+        behind: Some(Vec::new()),
     };
     let all = (0..count).map(measured).collect();
-    site.app.store.follow_use(all, 0).await.unwrap();
+    site.app
+        .store
+        .follow_use(&[Dimension::Cpu], all, 0, 0)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
@@ -209,10 +214,11 @@ async fn a_violation_is_told_when_it_opens_and_when_it_ends() {
             dimension: Dimension::Cpu,
             limit: Some(1),
             used,
+            behind: Some(Vec::new()),
         };
         site.app
             .store
-            .follow_use(vec![measured], at_ms)
+            .follow_use(&[Dimension::Cpu], vec![measured], 0, at_ms)
             .await
             .unwrap();
         if used == 2 {
