@@ -412,6 +412,11 @@ pub static KEYS: &[Key] = &[
         check: |c| days(c.retention.violations_days),
     },
     Key {
+        path: "retention.notices_days",
+        set: |c, text| whole(text).map(|n| c.retention.notices_days = n),
+        check: |c| days(c.retention.notices_days),
+    },
+    Key {
         path: "metrics.raw_days",
         set: |c, text| whole(text).map(|n| c.metrics.raw_days = n),
         check: |c| days(c.metrics.raw_days),
@@ -725,6 +730,7 @@ mod tests {
             ("violations.calm_s", "60", true),
             ("violations.calm_s", "0", false),
             ("retention.violations_days", "0", false),
+            ("retention.notices_days", "0", false),
             ("retention.decisions_days", "36500", true),
             ("retention.decisions_days", "0", false),
             ("retention.reservations_days", "36501", false),

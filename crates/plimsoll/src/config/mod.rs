@@ -235,6 +235,8 @@ pub struct Retention {
     pub reservations_days: u64,
     /// Days a violation is kept after it has closed.
     pub violations_days: u64,
+    /// Days somebody can read what they were told.
+    pub notices_days: u64,
 }
 
 impl Default for Retention {
@@ -243,6 +245,7 @@ impl Default for Retention {
             decisions_days: 90,
             reservations_days: 400,
             violations_days: 400,
+            notices_days: 90,
         }
     }
 }

@@ -1,10 +1,11 @@
-//! Forgets decisions, ended reservations and closed violations that are older than the configuration keeps them. What
-//! was counted of them stays counted.
+//! Forgets decisions, ended reservations, closed violations and notices that are older than the configuration
+//! keeps them. What was counted of them stays counted.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use plimsoll_store::StoreError;
+use plimsoll_store::{Channels, Forgotten as Step, StoreError};
+use uuid::Uuid;
 
 use crate::state::App;
 use crate::tasks::in_full;
@@ -26,6 +27,8 @@ pub struct Forgotten {
     pub decisions: usize,
     /// Violations that have closed.
     pub violations: usize,
+    /// What people were told.
+    pub notices: usize,
 }
 
 /// One pass, as a background task.
@@ -41,9 +44,11 @@ pub async fn run(app: Arc<App>) -> Result<String, String> {
         reservations,
         decisions,
         violations,
+        notices,
     } = forgotten;
     Ok(format!(
-        "forgot {reservations} reservations, {decisions} decisions and {violations} violations"
+        "forgot {reservations} reservations, {decisions} decisions, {violations} violations and \
+         {notices} notices"
     ))
 }
 
@@ -53,34 +58,40 @@ async fn forget(app: &App) -> Result<Forgotten, StoreError> {
         let kept_ms = i64::try_from(days).map_or(i64::MAX, |days| days.saturating_mul(DAY_MS));
         app.clock.now_ms().saturating_sub(kept_ms)
     };
-    let mut forgotten = Forgotten::default();
-    let mut next = None;
+    let store = &app.store;
+    // What no channel was there for is not on its way.
+    store
+        .spread(Channels::default(), app.clock.now_ms())
+        .await?;
+    let old = before_ms(kept.reservations_days);
     // Reservations first: a decision may have stayed for one of them only.
+    let reservations = each(|after| store.forget_reservations(old, after)).await?;
+    let old = before_ms(kept.decisions_days);
+    let decisions = each(|after| store.forget_decisions(old, after)).await?;
+    let old = before_ms(kept.violations_days);
+    let violations = each(|after| store.forget_violations(old, after)).await?;
+    let old = before_ms(kept.notices_days);
+    let notices = each(|after| store.forget_notices(old, after)).await?;
+    Ok(Forgotten {
+        reservations,
+        decisions,
+        violations,
+        notices,
+    })
+}
+
+/// All steps of one kind. Returns how much they forgot.
+async fn each<S>(step: impl Fn(Option<Uuid>) -> S) -> Result<usize, StoreError>
+where
+    S: Future<Output = Result<Step, StoreError>>,
+{
+    let (mut rows, mut after) = (0, None);
     loop {
-        let before_ms = before_ms(kept.reservations_days);
-        let step = app.store.forget_reservations(before_ms, next).await?;
-        forgotten.reservations += step.rows;
-        next = step.next;
-        if next.is_none() {
-            break;
-        }
-    }
-    loop {
-        let before_ms = before_ms(kept.decisions_days);
-        let step = app.store.forget_decisions(before_ms, next).await?;
-        forgotten.decisions += step.rows;
-        next = step.next;
-        if next.is_none() {
-            break;
-        }
-    }
-    loop {
-        let before_ms = before_ms(kept.violations_days);
-        let step = app.store.forget_violations(before_ms, next).await?;
-        forgotten.violations += step.rows;
-        next = step.next;
-        if next.is_none() {
-            return Ok(forgotten);
+        let done = step(after).await?;
+        rows += done.rows;
+        after = done.next;
+        if after.is_none() {
+            return Ok(rows);
         }
     }
 }
@@ -88,6 +99,7 @@ async fn forget(app: &App) -> Result<Forgotten, StoreError> {
 #[cfg(test)]
 mod tests {
     use plimsoll_core::entity::{DecisionId, ReservationId, UserId};
+    use plimsoll_core::notice::{About, Event, EventKind};
     use plimsoll_store::{Actor, Claim, NewReservation, NewUser, Origin, Role, TeamChoice};
 
     use super::*;
@@ -118,7 +130,10 @@ mod tests {
             at_ms: clock.now_ms(),
             reason: None,
         };
-        let user = app.store.add_user(ada, actor).await.unwrap().id;
+        let user = app.store.add_user(ada, actor.clone()).await.unwrap().id;
+        let about = About::user(user, "ada");
+        let event = Event::new(EventKind::Test, about, "a test", "/mine", clock.now_ms());
+        app.store.notify("test".into(), event, actor).await.unwrap();
         let reserve = || {
             let claim = Claim {
                 user,
@@ -148,11 +163,26 @@ mod tests {
         app.store.void(ended, clock.now_ms()).await.unwrap();
 
         for (days_later, said) in [
-            (89, "forgot 0 reservations, 0 decisions and 0 violations"),
-            (2, "forgot 0 reservations, 1 decisions and 0 violations"),
-            (308, "forgot 0 reservations, 0 decisions and 0 violations"),
-            (2, "forgot 1 reservations, 0 decisions and 0 violations"),
-            (1000, "forgot 0 reservations, 0 decisions and 0 violations"),
+            (
+                89,
+                "forgot 0 reservations, 0 decisions, 0 violations and 0 notices",
+            ),
+            (
+                2,
+                "forgot 0 reservations, 1 decisions, 0 violations and 1 notices",
+            ),
+            (
+                308,
+                "forgot 0 reservations, 0 decisions, 0 violations and 0 notices",
+            ),
+            (
+                2,
+                "forgot 1 reservations, 0 decisions, 0 violations and 0 notices",
+            ),
+            (
+                1000,
+                "forgot 0 reservations, 0 decisions, 0 violations and 0 notices",
+            ),
         ] {
             clock.advance(DAY * days_later);
             assert_eq!(run(Arc::clone(&app)).await.unwrap(), said, "{days_later}");
