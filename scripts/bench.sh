@@ -44,6 +44,7 @@ for ((round = 1; round <= ROUNDS; round++)); do
     done
     "$release/examples/history_bench" "$disk"
     TMPDIR=$disk "$release/examples/server_bench" "$release/plimsoll"
+    TMPDIR=$disk "$release/examples/gateway_bench" "$release/plimsoll"
   } >>"$RESULTS"
 done
 rmdir "$disk"

@@ -56,7 +56,12 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
     let body = answer::read_json(&call.headers, call.body)?;
     let request = CreateRequest::parse(&body)?;
     let (app, user) = (call.app, call.user);
-    let image = images::find(&app, &user, &request.image).await?.image;
+    // Both at once: each is a good part of what a create adds to the engine's own time.
+    let (image, network) = tokio::join!(
+        Box::pin(images::find(&app, &user, &request.image)),
+        Box::pin(networks::standing(&app, &user, &request.network.mode))
+    );
+    let image = image?.image;
     let team = team_choice(&app, request.team.as_deref(), &call.headers)?;
     let project = request
         .project
@@ -77,7 +82,7 @@ pub(super) async fn create(mut call: Call) -> Result<Response<Body>, Refused> {
         os_user: os_user.as_ref(),
     };
     let mut judged = judged(&app, &user, &path, &asks, id).await?;
-    let joins = networks::place(&app, &user, &name, &mut judged).await?;
+    let joins = networks::place(&app, &user, &name, &mut judged, network?).await?;
     let ports = networks::publish(&app, &user, &mut judged).await?;
     let replaces = replace::replaced(&app, &user, &request.labels, &name).await?;
 

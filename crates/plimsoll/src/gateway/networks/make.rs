@@ -38,16 +38,27 @@ pub(super) async fn default(app: &Arc<App>, user: &User) -> Result<Owned, Refuse
     // Finished even if the client goes away.
     let made = tokio::spawn(async move {
         let _held = lock(&app, &user).await;
-        // One that was removed past Plimsoll, or whose commit was lost, is known for what it is.
-        if let Some(row) = app.store.by_name(user.id, ObjectKind::Network, DEFAULT)?
-            && let Some(standing) = owned(networks::settle(&app, &row).await?)
-        {
-            return Ok(standing);
+        match settled(&app, &user).await? {
+            Some(standing) => Ok(standing),
+            None => make(&app, &user, &NetworkRequest::plain(DEFAULT)).await,
         }
-        make(&app, &user, &NetworkRequest::plain(DEFAULT)).await
     })
     .await;
     made.unwrap_or(Err(Refused::EngineNonsense))
+}
+
+/// The caller's default network, if it is there.
+pub(super) async fn standing(app: &App, user: &User) -> Result<Option<Owned>, Refused> {
+    let _held = lock(app, user).await;
+    settled(app, user).await
+}
+
+/// One that was removed past Plimsoll, or whose commit was lost, is known for what it is.
+async fn settled(app: &App, user: &User) -> Result<Option<Owned>, Refused> {
+    match app.store.by_name(user.id, ObjectKind::Network, DEFAULT)? {
+        Some(row) => Ok(owned(networks::settle(app, &row).await?)),
+        None => Ok(None),
+    }
 }
 
 /// A network the caller asks for by name.

@@ -27,7 +27,7 @@ use super::upstream;
 use super::{names, view};
 use crate::labels;
 use crate::state::App;
-pub(super) use place::{Joined, place, restored};
+pub(super) use place::{Joined, place, restored, standing};
 pub(super) use ports::{explain, publish};
 pub(super) use shown::{Shown, event};
 

@@ -36,13 +36,27 @@ impl Joined {
     }
 }
 
-/// Gives a container the network it asks for, and says which it is to join beside it. What is not there is a bad request and no 404, which
-/// would have clients pull the image.
+/// The network a container will be in, as far as it is known before the container is judged: the
+/// caller's default one, if it is there.
+pub(in crate::gateway) async fn standing(
+    app: &App,
+    user: &User,
+    asked: &NetworkMode,
+) -> Result<Option<Owned>, Refused> {
+    match asked {
+        NetworkMode::Default => make::standing(app, user).await,
+        _ => Ok(None),
+    }
+}
+
+/// Gives a container the network it asks for, which may be `standing`, and says which it is to join
+/// beside it. What is not there is a bad request and no 404, which would have clients pull the image.
 pub(in crate::gateway) async fn place(
     app: &Arc<App>,
     user: &User,
     name: &str,
     judged: &mut Judged,
+    standing: Option<Owned>,
 ) -> Result<Vec<Joined>, Refused> {
     let field = "HostConfig.NetworkMode";
     let network = match &judged.network.mode {
@@ -66,7 +80,10 @@ pub(in crate::gateway) async fn place(
             judged.attach(&Attachment::Container(other.id));
             return Ok(Vec::new());
         }
-        mode => named(app, user, field, mode).await?,
+        mode => match standing {
+            Some(network) => network,
+            None => named(app, user, field, mode).await?,
+        },
     };
     let first = endpoint(app, user, &network.id, &judged.network.endpoint, name).await?;
     let field = "NetworkingConfig.EndpointsConfig";
