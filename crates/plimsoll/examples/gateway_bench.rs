@@ -43,7 +43,7 @@ async fn create(engine: &Engine, name: &str, cpu: f64, command: &[&str]) -> Resu
     let body = json!({
         "Image": "plimsoll/example",
         "Cmd": command,
-        "HostConfig": {"NanoCpus": (cpu * 1e9) as u64, "Memory": 32 << 20, "MemorySwap": 32 << 20,
+        "HostConfig": {"NanoCpus": (cpu * 1e9) as u64, "Memory": 16 << 20, "MemorySwap": 16 << 20,
                        "PidsLimit": 16, "NetworkMode": "none"},
     });
     let path = format!("/containers/create?name={name}");
@@ -67,6 +67,15 @@ fn pair(name: &str, n: usize, took: &mut [Vec<Duration>; 2]) {
 
 async fn lists(sides: &Sides, n: usize) -> Result<()> {
     let mut ids = Vec::new();
+    let listed = listed(sides, n, &mut ids).await;
+    // Whatever came of it, nothing stays.
+    for id in ids {
+        remove(&sides[0], &id).await?;
+    }
+    listed
+}
+
+async fn listed(sides: &Sides, n: usize, ids: &mut Vec<String>) -> Result<()> {
     for index in 0..n {
         ids.push(create(&sides[1], &format!("ps-{index}"), 0.01, &["true"]).await?);
     }
@@ -82,9 +91,6 @@ async fn lists(sides: &Sides, n: usize) -> Result<()> {
         }
     }
     pair("ps", n, &mut took);
-    for id in ids {
-        remove(&sides[0], &id).await?;
-    }
     Ok(())
 }
 
@@ -166,14 +172,10 @@ async fn client(gateway: &Engine, index: usize) -> Result<()> {
         ask(gateway, Method::GET, path, None).await?;
     }
     let id = create(gateway, &format!("client-{index}"), 0.01, &["true"]).await?;
-    ask(
-        gateway,
-        Method::GET,
-        &format!("/containers/{id}/json"),
-        None,
-    )
-    .await?;
-    remove(gateway, &id).await
+    let path = format!("/containers/{id}/json");
+    let looked = ask(gateway, Method::GET, &path, None).await;
+    remove(gateway, &id).await?;
+    looked.map(drop)
 }
 
 async fn clients(server: &Server, gateway: &Engine, n: usize) -> Result<()> {
@@ -204,7 +206,12 @@ async fn main() -> Result<()> {
     let everything = json!({
         "maxCpuCores": 64, "maxMemoryGB": 64, "maxStorageGB": 2048, "maxContainers": 2000,
         "maxConcurrentContainers": 1000, "maxTempStorageGB": 512,
+        "overcommit": 10,
     });
+    let system = json!({"overcommit": 10});
+    server
+        .must(Method::PUT, "/api/quotas/system", system)
+        .await?;
     server
         .must(Method::PUT, "/api/quotas/user/bench", everything)
         .await?;
@@ -214,7 +221,8 @@ async fn main() -> Result<()> {
     let script = format!(
         "dd if=/dev/urandom of=/big bs=1M count={IMAGE_MIB} 2>/dev/null;
          yes 0123456789012345678901234567890123456789012345678901234567890123456789 |
-         head -c {LOG_MIB}M; touch /done; sleep 600"
+         head -c {}; touch /done; sleep 600",
+        LOG_MIB << 20
     );
     let body_id = create(&sides[1], "work", 1.0, &["sh", "-c", &script]).await?;
     post(&sides[1], &format!("/containers/{body_id}/start"), None).await?;

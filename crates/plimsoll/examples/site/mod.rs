@@ -116,7 +116,7 @@ impl Server {
     pub(crate) fn resident_mib(&self, which: &str) -> Result<f64> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id()))?;
         let line = status.lines().find_map(|line| line.strip_prefix(which));
-        let kib = line.and_then(|line| line.split_whitespace().nth(1));
+        let kib = line.and_then(|line| line.split_whitespace().next());
         Ok(kib.ok_or("no such line")?.parse::<f64>()? / 1024.0)
     }
 }
