@@ -274,15 +274,12 @@ impl Store {
         since_ms: Option<i64>,
         most: u32,
     ) -> Result<Vec<ViolationRecord>> {
-        self.read_list(move |books| {
-            let sql = format!(
-                "{} WHERE closed_at IS NULL OR opened_at >= ?1 ORDER BY opened_at DESC, id LIMIT ?2",
-                rows::VIOLATION
-            );
-            let since = since_ms.unwrap_or(i64::MAX);
-            rows::all(books.connection, &sql, params![since, most], rows::violation)
-        })
-        .await
+        let filter = ViolationFilter {
+            open: since_ms.is_none().then_some(true),
+            since_ms,
+            ..ViolationFilter::default()
+        };
+        self.violations_by(filter, most).await
     }
 
     /// A violation.
@@ -393,7 +390,7 @@ impl Store {
     async fn follow_measured(
         &self,
         followed: Followed,
-        mut measured: Vec<Measured>,
+        measured: Vec<Measured>,
         now_ms: i64,
     ) -> Result<()> {
         let filter = ViolationFilter {
@@ -427,11 +424,13 @@ impl Store {
                 judged.push((gone, false));
             }
         }
-        for m in measured.drain(..) {
-            let over = (followed.judge)(&m, open.iter().any(|v| is_of(v, &m)));
-            judged.push((m, over));
+        for m in measured {
+            let is_open = open.iter().any(|v| is_of(v, &m));
+            let over = (followed.judge)(&m, is_open);
+            if over || is_open {
+                judged.push((m, over));
+            }
         }
-        judged.retain(|(m, over)| *over || open.iter().any(|v| is_of(v, m)));
         if judged.is_empty() {
             return Ok(());
         }

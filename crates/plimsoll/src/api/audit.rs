@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::{Params, page_size};
+use super::input::{Params, next_page, page_size};
 use super::output;
 use super::problem::Answer;
 use crate::state::App;
@@ -33,9 +33,7 @@ pub(super) async fn list(
             .and_then(|t| serde_json::from_str::<Value>(t).ok())
             .unwrap_or(Value::Null)
     };
-    let next = (entries.len() == most as usize)
-        .then(|| entries.last().map(|e| e.seq))
-        .flatten();
+    let next = next_page(&entries, most, |e| e.seq);
     let items: Vec<Value> = entries
         .iter()
         .map(|e| {

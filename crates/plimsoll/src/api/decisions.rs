@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::{Params, found, page_size};
+use super::input::{Params, found, next_page, page_size};
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::state::App;
@@ -50,9 +50,7 @@ pub(super) async fn list(
         .store
         .decisions_before(which.cursor, user, allowed, most)
         .await?;
-    let next = (found.len() == most as usize)
-        .then(|| found.last().map(|d| d.id))
-        .flatten();
+    let next = next_page(&found, most, |d| d.id);
     if !caller.rights.read_all {
         let leads = caller.leads(&app).await?;
         found.retain(|d| caller.is(d.user) || d.team.is_some_and(|team| leads.contains(&team)));

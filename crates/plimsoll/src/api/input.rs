@@ -196,6 +196,12 @@ pub(super) fn id_or_name(text: &str) -> String {
     uuid::Uuid::try_parse(text).map_or_else(|_| text.to_owned(), |id| id.to_string())
 }
 
+/// Where the page after this one begins, by its last row; none after one that is not full.
+pub(super) fn next_page<T, C>(rows: &[T], most: u32, cursor: impl FnOnce(&T) -> C) -> Option<C> {
+    let full = rows.len() == most as usize;
+    rows.last().filter(|_| full).map(cursor)
+}
+
 /// What the ledger has under an id. One that is no id is the same as absent.
 pub(super) fn found<I: FromStr, T>(
     what: &str,

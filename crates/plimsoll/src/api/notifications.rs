@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::auth::Caller;
-use super::input::{Params, page_size};
+use super::input::{Params, next_page, page_size};
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::notify;
@@ -44,9 +44,7 @@ pub(super) async fn list(
         .store
         .inbox(whose, page.unread, page.cursor, most)
         .await?;
-    let next = (told.len() == most as usize)
-        .then(|| told.last().map(|n| n.id))
-        .flatten();
+    let next = next_page(&told, most, |n| n.id);
     let items: Vec<Value> = told
         .iter()
         .map(|n| {

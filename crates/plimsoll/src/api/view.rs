@@ -10,8 +10,8 @@ use super::auth::Caller;
 use super::problem::Problem;
 use crate::state::App;
 
-#[derive(Debug)]
 /// What a caller may see of everything that was measured.
+#[derive(Debug)]
 pub(super) struct View {
     all: bool,
     me: Option<String>,

@@ -1,5 +1,5 @@
-//! Forgets decisions, ended reservations, closed violations and notices that are older than the configuration
-//! keeps them. What was counted of them stays counted.
+//! Forgets decisions, ended reservations, closed violations and notices that are older than the
+//! configuration keeps them. What was counted of them stays counted.
 
 use std::sync::Arc;
 use std::time::Duration;
