@@ -10,6 +10,7 @@ use crate::books::Books;
 use crate::changes::Change;
 use crate::error::Result;
 use crate::records::{Admission, Decision};
+use crate::writer::Manner;
 use crate::{Store, rows};
 
 /// How many claims were decided since the ledger was opened.
@@ -34,7 +35,20 @@ impl Store {
     where
         F: FnOnce(&mut Books<'_>) -> Result<Admission> + Send + 'static,
     {
-        let admission = self.charge(job).await?;
+        self.decide_in(Manner::Shared, id, job).await
+    }
+
+    /// [`decide`](Self::decide), run and answered in this manner.
+    pub(crate) async fn decide_in<F>(
+        &self,
+        manner: Manner,
+        id: DecisionId,
+        job: F,
+    ) -> Result<Admission>
+    where
+        F: FnOnce(&mut Books<'_>) -> Result<Admission> + Send + 'static,
+    {
+        let admission = self.inner.writer.write(manner, job).await?;
         if admission.decision.id == id {
             let counters = &self.inner.decided;
             let counter = if admission.decision.allowed {

@@ -57,7 +57,7 @@ pub use tokens::NewToken;
 pub use violations::{BEHIND_MAX, Measured, most};
 
 use crate::books::{Books, Cache};
-use crate::writer::Writer;
+use crate::writer::{Manner, Writer};
 
 /// How long an admission may wait for its transaction before the caller is told to come back.
 pub const ADMISSION_DEADLINE: Duration = Duration::from_secs(5);
@@ -147,7 +147,17 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
     {
-        self.inner.writer.write(false, job).await
+        self.inner.writer.write(Manner::Shared, job).await
+    }
+
+    /// As [`charge`](Self::charge), for what the engine shows again should the machine lose power before
+    /// it is on disk: its caller need not wait for that.
+    async fn see<T, F>(&self, job: F) -> Result<T>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
+    {
+        self.inner.writer.write(Manner::Seen, job).await
     }
 
     /// Runs `job` in the next transaction, with everything written out before it.
@@ -156,7 +166,7 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
     {
-        self.inner.writer.write(true, job).await
+        self.inner.writer.write(Manner::Alone, job).await
     }
 
     /// Runs `job` on a consistent snapshot, on the calling thread: for a handful of keyed reads.

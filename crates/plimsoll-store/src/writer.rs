@@ -1,6 +1,10 @@
 //! The one thread that writes. Waiting jobs are run in order inside one transaction and answered
 //! after its commit, so a hundred admissions cost one fsync.
 //!
+//! What the engine shows again, should it be lost, need not wait for the disk: such a job, alone in the
+//! queue, is answered once it is visible, and the next fsync covers it. A batch is in the file in order,
+//! so nothing that was decided on it is ever there without it.
+//!
 //! A job that fails is rolled back to its own savepoint and takes nobody else with it. When the
 //! transaction itself fails, every job of the batch is told so and nothing of it happened; a job that
 //! was never begun is told the same, and is not run.
@@ -62,10 +66,20 @@ type Answer = Box<dyn FnOnce(Result<(), Failure>) + Send>;
 /// Run with books, or without them when there is no transaction to run it in.
 type Run = Box<dyn FnOnce(Option<&mut Books<'_>>) -> (Ran, Answer) + Send>;
 
+/// How a job is run, and when it is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// On balances shared with the rest of its batch; answered once it is on disk.
+    Shared,
+    /// As [`Shared`](Self::Shared), answered once it is visible where nobody else waits for the disk.
+    Seen,
+    /// It reads or writes balances by SQL, or changes what the books keep in memory: it gets books of
+    /// its own, written out before and after. Answered once it is on disk.
+    Alone,
+}
+
 struct Job {
-    /// The job reads or writes balances by SQL, or changes what the books keep in memory: it gets
-    /// books of its own, written out before and after.
-    alone: bool,
+    manner: Manner,
     run: Run,
 }
 
@@ -98,19 +112,19 @@ impl Writer {
         })
     }
 
-    /// Runs `job` in the next transaction and returns once it is durable.
-    pub(crate) async fn write<T, F>(&self, alone: bool, job: F) -> Result<T>
+    /// Runs `job` in the next transaction and returns once it is answered.
+    pub(crate) async fn write<T, F>(&self, manner: Manner, job: F) -> Result<T>
     where
         T: Send + 'static,
         F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
     {
-        self.post(alone, job)?
+        self.post(manner, job)?
             .await
             .map_err(|_| StoreError::Stopped)?
     }
 
     /// Queues `job` behind everything queued before and returns where its answer will be.
-    pub(crate) fn post<T, F>(&self, alone: bool, job: F) -> Result<oneshot::Receiver<Result<T>>>
+    pub(crate) fn post<T, F>(&self, manner: Manner, job: F) -> Result<oneshot::Receiver<Result<T>>>
     where
         T: Send + 'static,
         F: FnOnce(&mut Books<'_>) -> Result<T> + Send + 'static,
@@ -141,7 +155,7 @@ impl Writer {
             (ran, finish)
         });
         let queue = self.queue.as_ref().ok_or(StoreError::Stopped)?;
-        queue.try_send(Job { alone, run }).map_err(|e| match e {
+        queue.try_send(Job { manner, run }).map_err(|e| match e {
             mpsc::error::TrySendError::Full(_) => StoreError::Busy,
             mpsc::error::TrySendError::Closed(_) => StoreError::Stopped,
         })?;
@@ -151,11 +165,12 @@ impl Writer {
 
 fn write_loop(connection: &Connection, mut jobs: mpsc::Receiver<Job>, changes: &Changes) {
     let mut cache = Cache::default();
+    let mut sync = Sync::Full;
     while let Some(first) = jobs.blocking_recv() {
         let mut answers = Vec::new();
         let mut next = Some(first);
         let mut books = Books::with(connection, std::mem::take(&mut cache));
-        let committed = write_batch(&mut books, &mut next, &mut jobs, &mut answers);
+        let committed = write_batch(&mut books, &mut next, &mut jobs, &mut answers, &mut sync);
         if let Err(failure) = &committed {
             // What the books hold is of a transaction that never was.
             if !connection.is_autocommit() {
@@ -183,12 +198,16 @@ fn write_batch(
     next: &mut Option<Job>,
     jobs: &mut mpsc::Receiver<Job>,
     answers: &mut Vec<Answer>,
+    sync: &mut Sync,
 ) -> Result<(), Failure> {
     let connection = books.connection;
     let run = |sql| connection.prepare_cached(sql)?.execute([]).map(drop);
+    let seen = next.as_ref().is_some_and(|job| job.manner == Manner::Seen) && jobs.is_empty();
+    sync.set(connection, if seen { Sync::Normal } else { Sync::Full })?;
     run("BEGIN IMMEDIATE")?;
     books.refresh()?;
-    while let Some(alone) = next.as_ref().map(|job| job.alone) {
+    while let Some(manner) = next.as_ref().map(|job| job.manner) {
+        let alone = manner == Manner::Alone;
         if alone {
             books.flush()?;
             books.forget();
@@ -216,11 +235,34 @@ fn write_batch(
             }
         }
         run("RELEASE job")?;
-        if answers.len() < BATCH_MAX {
+        if answers.len() < BATCH_MAX && !seen {
             *next = jobs.try_recv().ok();
         }
     }
     books.flush()?;
     run("COMMIT")?;
     Ok(())
+}
+
+/// How a transaction meets the disk.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sync {
+    /// It is there when the transaction ends.
+    Full,
+    /// With the next one that is.
+    Normal,
+}
+
+impl Sync {
+    fn set(&mut self, connection: &Connection, wanted: Self) -> rusqlite::Result<()> {
+        if *self != wanted {
+            let name = match wanted {
+                Self::Full => "FULL",
+                Self::Normal => "NORMAL",
+            };
+            connection.pragma_update(None, "synchronous", name)?;
+            *self = wanted;
+        }
+        Ok(())
+    }
 }

@@ -1,4 +1,7 @@
 //! What happened, whatever the limits say: recorded, charged, and held against them afterwards.
+//!
+//! What the engine shows of a container is not waited for until it is on disk: lost with the machine's
+//! power, it is seen again at the next start.
 
 use plimsoll_core::dimension::Amounts;
 use plimsoll_core::entity::ReservationId;
@@ -37,7 +40,7 @@ impl Store {
             }
             record(books, &r, State::Released, &r.claim, "released", now_ms)
         });
-        self.charge(step).await
+        self.see(step).await
     }
 
     /// Fact: the container will not run by itself. Does nothing twice, nor to one that has no
@@ -52,7 +55,7 @@ impl Store {
             }
             record(books, &r, State::Stopped, &r.claim, "stopped", now_ms)
         });
-        self.charge(step).await
+        self.see(step).await
     }
 
     /// Fact: the container runs, or the engine will start it by itself.
@@ -73,7 +76,7 @@ impl Store {
                 now_ms,
             )
         });
-        self.charge(step).await
+        self.see(step).await
     }
 
     /// Fact: the container's claim is this, whatever was asked.
@@ -99,7 +102,7 @@ impl Store {
                 now_ms,
             )
         });
-        self.charge(step).await
+        self.see(step).await
     }
 
     /// Fact: a container stands beside the one whose place it takes. What both need is charged for
@@ -173,7 +176,7 @@ impl Store {
                 ..r
             })
         });
-        self.charge(step).await
+        self.see(step).await
     }
 
     /// Fact: a container that came past Plimsoll is taken under a user's charge.

@@ -19,6 +19,7 @@ use crate::error::{Result, StoreError};
 use crate::records::{
     Admission, Claim, Decision, NewReservation, Reservation, Shared, TeamChoice, charge,
 };
+use crate::writer::Manner;
 use crate::{ADMISSION_DEADLINE, Store, violations};
 
 impl Store {
@@ -62,7 +63,7 @@ impl Store {
                     }
                     Ok(())
                 });
-                if self.inner.writer.post(false, give_up).is_err() {
+                if self.inner.writer.post(Manner::Shared, give_up).is_err() {
                     tracing::warn!(reservation = %id, "an abandoned charge stays until it expires");
                 }
                 Err(StoreError::Busy)
@@ -79,6 +80,30 @@ impl Store {
     /// reservation.
     pub async fn commit(
         &self,
+        id: ReservationId,
+        container: String,
+        deed: Deed,
+    ) -> Result<Admission> {
+        self.bind(Manner::Shared, id, container, deed).await
+    }
+
+    /// [`commit`](Self::commit) for a container of the engine's that carries its reservation's key: the
+    /// reconciler would bind it again, so this does not wait for the disk.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub async fn commit_keyed(
+        &self,
+        id: ReservationId,
+        container: String,
+        deed: Deed,
+    ) -> Result<Admission> {
+        self.bind(Manner::Seen, id, container, deed).await
+    }
+
+    async fn bind(
+        &self,
+        manner: Manner,
         id: ReservationId,
         container: String,
         deed: Deed,
@@ -141,7 +166,7 @@ impl Store {
             };
             Ok(Admission::of(admitted, Some(reservation)))
         });
-        self.decide(deed.decision, step).await
+        self.decide_in(manner, deed.decision, step).await
     }
 
     /// Asks to start a stopped container: its runtime dimensions are admitted again. One that is

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use plimsoll_core::Dimension;
+use plimsoll_core::{Dimension, State};
 use plimsoll_store::{LEDGER_FILE, SCHEMA_VERSION, Store, StoreError};
 use rusqlite::Connection;
 use tempfile::TempDir;
@@ -38,6 +38,74 @@ async fn a_restart_keeps_everything_and_fences_the_host() {
     w.store.release(id, w.now()).await.unwrap();
     assert_eq!(w.user_cpu(ada), 0);
     w.sound().await;
+}
+
+/// The ledger as the disk has it when the machine loses power: everything up to `end` of the log.
+fn as_left(w: &World, end: u64) -> TempDir {
+    let left = TempDir::new().unwrap();
+    let log = format!("{LEDGER_FILE}-wal");
+    for file in [LEDGER_FILE, &log] {
+        std::fs::copy(w.path().join(file), left.path().join(file)).unwrap();
+    }
+    let copy = std::fs::File::options()
+        .write(true)
+        .open(left.path().join(log));
+    copy.unwrap().set_len(end).unwrap();
+    left
+}
+
+#[tokio::test]
+async fn what_was_only_seen_is_lost_with_the_power_and_seen_again() {
+    let w = World::new().await;
+    let ada = w.user("ada").await;
+    w.set(ada.0, Dimension::Cpu, 1000).await;
+    let log = w.path().join(format!("{LEDGER_FILE}-wal"));
+    let written = || std::fs::metadata(&log).unwrap().len();
+
+    let id = w
+        .reserve(ada, container(1000))
+        .await
+        .reservation
+        .unwrap()
+        .id;
+    let reserved = written();
+    let name = w.container_of(id);
+    let bound = w.store.commit_keyed(id, name.clone(), w.deed()).await;
+    assert!(bound.unwrap().reservation.is_some());
+    assert!(
+        written() > reserved,
+        "the binding is written, if not waited for"
+    );
+    {
+        let w = World::over(as_left(&w, reserved)).await;
+        let pending = w.store.reservation(id).unwrap();
+        assert_eq!((pending.state, pending.container), (State::Pending, None));
+        // It is charged all the same, and the engine shows whose the container is.
+        assert_eq!(w.user_cpu(ada), 1000);
+        let again = w
+            .store
+            .bound(id, name.clone(), State::Active, w.now())
+            .await;
+        assert_eq!(again.unwrap().container, Some(name));
+        assert_eq!(w.user_cpu(ada), 1000);
+        w.sound().await;
+    }
+
+    // What is decided on what was seen is never on the disk without it.
+    w.store.release(id, w.now()).await.unwrap();
+    let released = written();
+    let next = w
+        .reserve(ada, container(1000))
+        .await
+        .reservation
+        .unwrap()
+        .id;
+    for end in [reserved, released, written()] {
+        let w = World::over(as_left(&w, end)).await;
+        assert_eq!(w.user_cpu(ada), if end == released { 0 } else { 1000 });
+        assert_eq!(w.store.reservation(next).is_ok(), end == written());
+        w.sound().await;
+    }
 }
 
 /// Everything that defines the ledger and was there when it was made.

@@ -230,7 +230,7 @@ async fn settled(app: &App, intent: &Intent, container: &str) -> Result<(), Refu
     }
     let committed = app
         .store
-        .commit(intent.id, container.to_owned(), app.deed())
+        .commit_keyed(intent.id, container.to_owned(), app.deed())
         .await?;
     match committed.reservation {
         Some(_) => Ok(()),
