@@ -16,7 +16,8 @@ mod images;
 mod networks;
 mod types;
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::task::{Context, Poll};
@@ -34,7 +35,6 @@ use hyper_util::rt::TokioIo;
 use serde::Deserialize;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::UnixStream;
-use tokio::task::JoinHandle;
 
 pub use error::EngineError;
 pub use events::{Event, EventStream};
@@ -362,11 +362,14 @@ impl Engine {
             incoming,
             connection,
         } = body;
-        let io = hyper::upgrade::on(Response::from_parts(head.clone(), incoming))
-            .await
-            .map_err(|source| EngineError::Connection { source })?;
-        // The task has handed the stream over and ends by itself.
-        drop(connection);
+        let switched = hyper::upgrade::on(Response::from_parts(head.clone(), incoming));
+        // The connection hands the stream over, and ends.
+        let (io, ()) = tokio::join!(switched, async {
+            if let Some(connection) = connection {
+                let _ = connection.await;
+            }
+        });
+        let io = io.map_err(|source| EngineError::Connection { source })?;
         Ok(Upgrade::Switched {
             head: Response::from_parts(head, ()),
             io,
@@ -430,14 +433,19 @@ impl Engine {
         let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|source| EngineError::Connection { source })?;
-        let connection = ConnectionTask(tokio::spawn(async move {
-            // The same error reaches whoever awaits the response or reads its body.
-            let _ = connection.with_upgrades().await;
-        }));
-        let response = sender
-            .send_request(request)
-            .await
-            .map_err(|source| EngineError::Connection { source })?;
+        let mut connection: Option<Moved> = Some(Box::pin(connection.with_upgrades()));
+        let mut answer = pin!(sender.send_request(request));
+        let response = poll_fn(|cx| {
+            // Its error reaches the answer or its body.
+            if let Some(moved) = &mut connection
+                && moved.as_mut().poll(cx).is_ready()
+            {
+                connection = None;
+            }
+            answer.as_mut().poll(cx)
+        })
+        .await
+        .map_err(|source| EngineError::Connection { source })?;
         Ok(response.map(|incoming| EngineBody {
             incoming,
             connection,
@@ -445,22 +453,21 @@ impl Engine {
     }
 }
 
-/// The task that moves a connection's bytes; dropping this closes the connection. Hyper alone would
-/// keep it open for as long as the request's body is still being sent.
-#[derive(Debug)]
-struct ConnectionTask(JoinHandle<()>);
+/// A connection, which moves its bytes when it is polled and is closed when it is dropped.
+type Moved = Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>;
 
-impl Drop for ConnectionTask {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// The body of a response, with its connection.
-#[derive(Debug)]
+/// The body of a response, with its connection. Whoever reads the body moves the connection's bytes,
+/// those of a request that is still being sent, too; no other task is woken for each piece.
 pub struct EngineBody {
     incoming: Incoming,
-    connection: ConnectionTask,
+    /// Until it has ended.
+    connection: Option<Moved>,
+}
+
+impl fmt::Debug for EngineBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EngineBody").finish_non_exhaustive()
+    }
 }
 
 impl Body for EngineBody {
@@ -471,9 +478,18 @@ impl Body for EngineBody {
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, EngineError>>> {
-        Pin::new(&mut self.incoming)
-            .poll_frame(cx)
-            .map_err(|source| EngineError::Connection { source })
+        let this = &mut *self;
+        let mut frame = Pin::new(&mut this.incoming).poll_frame(cx);
+        // Having asked, what the connection has to give is wanted.
+        if frame.is_pending()
+            && let Some(connection) = &mut this.connection
+        {
+            if connection.as_mut().poll(cx).is_ready() {
+                this.connection = None;
+            }
+            frame = Pin::new(&mut this.incoming).poll_frame(cx);
+        }
+        frame.map_err(|source| EngineError::Connection { source })
     }
 
     fn is_end_stream(&self) -> bool {

@@ -6,6 +6,7 @@ use http_body_util::BodyExt as _;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixListener;
+use tokio::task::JoinHandle;
 
 use super::*;
 

@@ -1,5 +1,7 @@
 //! Responses, and reading request bodies within bounds.
 
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -7,10 +9,11 @@ use http::header::{CONTENT_TYPE, HeaderValue};
 use http::{HeaderMap, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, LengthLimitError, Limited};
-use hyper::body::Incoming;
+use hyper::body::{Frame, Incoming, SizeHint};
 use plimsoll_host::engine::{BoxError, EngineBody};
 use serde::Serialize;
 use serde_json::Value;
+use tokio::time::Sleep;
 
 use super::refused::Refused;
 use crate::limits::Place;
@@ -26,6 +29,15 @@ pub(super) const SMALL_BODY: usize = 64 << 10;
 
 /// How long a tenant may take to send one.
 const BODY_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of a stream that are passed on at once, where they are there.
+const PIECE: usize = 64 << 10;
+
+/// After less than this it pays to wait for more.
+const SMALL_PIECE: usize = 4 << 10;
+
+/// How long that is; nobody who watches a log sees it.
+const GATHERING: Duration = Duration::from_millis(1);
 
 /// The most bytes of an engine's answer that is read whole before it is passed on.
 const ENGINE_JSON_MAX: usize = 256 << 20;
@@ -44,7 +56,87 @@ pub(super) fn whole(bytes: impl Into<Bytes>) -> Body {
 
 /// The engine's body, passed on as it comes.
 pub(super) fn passed(body: EngineBody) -> Body {
-    body.map_err(BoxError::from).boxed_unsync()
+    let gathered = Gathered {
+        body,
+        bytes: BytesMut::new(),
+        failed: None,
+        rest: None,
+    };
+    gathered.boxed_unsync()
+}
+
+/// What is there already in one piece, and after a small piece not at once the next: the engine sends
+/// a log in a chunk for each line, and each chunk has its price.
+struct Gathered {
+    body: EngineBody,
+    bytes: BytesMut,
+    /// What comes behind the bytes.
+    failed: Option<BoxError>,
+    /// Until then what comes is left to gather.
+    rest: Option<Pin<Box<Sleep>>>,
+}
+
+impl hyper::body::Body for Gathered {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        let this = &mut *self;
+        if let Some(error) = this.failed.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        if let Some(rest) = &mut this.rest {
+            ready!(rest.as_mut().poll(cx));
+            this.rest = None;
+        }
+        let came = loop {
+            match Pin::new(&mut this.body).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => {
+                    let Ok(data) = frame.into_data() else {
+                        continue;
+                    };
+                    if this.bytes.is_empty() && data.len() >= PIECE {
+                        return Poll::Ready(Some(Ok(Frame::data(data))));
+                    }
+                    this.bytes.extend_from_slice(&data);
+                    if this.bytes.len() >= PIECE {
+                        break Poll::Ready(None);
+                    }
+                }
+                Poll::Ready(Some(Err(error))) if this.bytes.is_empty() => {
+                    return Poll::Ready(Some(Err(error.into())));
+                }
+                Poll::Ready(Some(Err(error))) => {
+                    this.failed = Some(error.into());
+                    break Poll::Ready(None);
+                }
+                Poll::Ready(None) => break Poll::Ready(None),
+                Poll::Pending => break Poll::Pending,
+            }
+        };
+        if this.bytes.is_empty() {
+            return came;
+        }
+        if came.is_pending() && this.bytes.len() < SMALL_PIECE {
+            this.rest = Some(Box::pin(tokio::time::sleep(GATHERING)));
+        }
+        Poll::Ready(Some(Ok(Frame::data(this.bytes.split().freeze()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.bytes.is_empty() && self.failed.is_none() && self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let mut hint = self.body.size_hint();
+        if let Some(exact) = hint.exact() {
+            hint.set_exact(exact + self.bytes.len() as u64);
+        }
+        hint
+    }
 }
 
 pub(super) fn json(status: StatusCode, value: &impl Serialize) -> Response<Body> {

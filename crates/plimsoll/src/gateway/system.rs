@@ -67,7 +67,7 @@ pub(super) async fn info(call: Call) -> Result<Response<Body>, Refused> {
     let info = app.engine.info().await?;
     let own = resolve::all(app, &call.user).await?;
     let query = QueryBuilder::new().bool("all", true);
-    let listed = view::listed(app, &own, query, Filters::new()).await?;
+    let listed = view::listed(app, &call.user, &own, query, Filters::new()).await?;
     let count = |state: &str| {
         let is_own = |c: &&Value| c["Id"].as_str().is_some_and(|id| own.contains_key(id));
         let there = listed.iter().filter(is_own);

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use http::{Response, StatusCode};
 use plimsoll_host::request::query::{Filters, Query, QueryBuilder};
-use plimsoll_store::{Reservation, User};
+use plimsoll_store::{Origin, Reservation, User};
 use serde_json::{Value, json};
 
 use super::answer::{self, Body};
@@ -13,6 +13,7 @@ use super::refused::Refused;
 use super::route::Call;
 use super::upstream;
 use super::{images, mounts, names, networks, resolve, stream};
+use crate::labels;
 use crate::state::App;
 
 /// Filters of a list that mean the same for a tenant as for the engine.
@@ -81,10 +82,17 @@ pub(super) async fn own_shown(
     query: QueryBuilder,
     filters: Filters,
 ) -> Result<Vec<Value>, Refused> {
-    let shown_networks = networks::Shown::to(app, user).await?;
-    let own = resolve::all(app, user).await?;
+    let (own, listed, shown_networks) = tokio::try_join!(
+        resolve::all(app, user),
+        labelled(app, user, query.clone(), filters.clone()),
+        networks::Shown::to(app, user)
+    )?;
+    let listed = match all_labelled(&own) {
+        true => listed,
+        false => listed_by_id(app, &own, query, filters).await?,
+    };
     let mut shown = Vec::new();
-    for mut container in listed(app, &own, query, filters).await? {
+    for mut container in listed {
         let Some(reservation) = container["Id"].as_str().and_then(|id| own.get(id)) else {
             continue;
         };
@@ -103,21 +111,58 @@ pub(super) async fn own_shown(
 /// More containers than this are not asked for one by one: their ids would not fit into a request.
 const ASKED_BY_ID: usize = 500;
 
-/// What the engine lists of `own` under these filters, and perhaps more. Whose a container is says the
-/// ledger, not a label: a container that was there before has none.
+/// Narrows what the engine sends to what carries the caller's labels; the ledger decides.
+pub(super) fn only_mine(filters: &mut Filters, app: &App, user: &User) {
+    let label = filters.entry("label".to_owned()).or_default();
+    label.push(app.instance_label());
+    label.push(format!("{}={}", labels::USER, user.id));
+}
+
+/// Whose a container is says the ledger, not a label: one that did not come through the gateway has none.
+fn all_labelled(own: &HashMap<String, Reservation>) -> bool {
+    own.values().all(|r| r.origin == Origin::Gateway)
+}
+
+/// What the engine lists of `own` under these filters, and perhaps more.
 pub(super) async fn listed(
+    app: &App,
+    user: &User,
+    own: &HashMap<String, Reservation>,
+    query: QueryBuilder,
+    filters: Filters,
+) -> Result<Vec<Value>, Refused> {
+    match all_labelled(own) {
+        true => labelled(app, user, query, filters).await,
+        false => listed_by_id(app, own, query, filters).await,
+    }
+}
+
+/// What carries the caller's labels.
+async fn labelled(
+    app: &App,
+    user: &User,
+    query: QueryBuilder,
+    mut filters: Filters,
+) -> Result<Vec<Value>, Refused> {
+    only_mine(&mut filters, app, user);
+    ask(app, query, &filters).await
+}
+
+/// The engine compares each container with each of the ids, so this is for where labels do not tell.
+async fn listed_by_id(
     app: &App,
     own: &HashMap<String, Reservation>,
     query: QueryBuilder,
     mut filters: Filters,
 ) -> Result<Vec<Value>, Refused> {
-    if own.is_empty() {
-        return Ok(Vec::new());
-    }
     if own.len() <= ASKED_BY_ID {
         filters.insert("id".to_owned(), own.keys().cloned().collect());
     }
-    let path = format!("/containers/json{}", query.filters(&filters).finish());
+    ask(app, query, &filters).await
+}
+
+async fn ask(app: &App, query: QueryBuilder, filters: &Filters) -> Result<Vec<Value>, Refused> {
+    let path = format!("/containers/json{}", query.filters(filters).finish());
     match upstream::get(app, &path).await? {
         Value::Array(listed) => Ok(listed),
         _ => Err(Refused::EngineNonsense),
@@ -291,7 +336,7 @@ mod tests {
             project: None,
             state: plimsoll_core::State::Active,
             claim: plimsoll_core::Amounts::ZERO,
-            origin: plimsoll_store::Origin::Gateway,
+            origin: Origin::Gateway,
             decision: None,
             container: None,
             container_name: Some("web".into()),

@@ -161,7 +161,7 @@ pub(in crate::gateway) async fn users_of(
 ) -> Result<HashMap<String, Used>, Refused> {
     let own = resolve::all(app, user).await?;
     let query = QueryBuilder::new().bool("all", true);
-    let listed = view::listed(app, &own, query, Filters::new()).await?;
+    let listed = view::listed(app, user, &own, query, Filters::new()).await?;
     let mut using: HashMap<String, Used> = HashMap::new();
     for container in &listed {
         let (Some(id), Some(image)) = (container["Id"].as_str(), container["ImageID"].as_str())

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use http::{Response, StatusCode};
 use plimsoll_core::State;
 use plimsoll_host::request::network::{ConnectRequest, DisconnectRequest, NetworkRequest};
-use plimsoll_host::request::query::{Filters, QueryBuilder};
+use plimsoll_host::request::query::QueryBuilder;
 use plimsoll_store::{ObjectKind, Reservation, ReservationFilter, User};
 use serde_json::{Value, json};
 
@@ -25,7 +25,6 @@ use super::resolve::{self, Owned};
 use super::route::Call;
 use super::upstream;
 use super::{names, view};
-use crate::labels;
 use crate::state::App;
 pub(super) use place::{Joined, place, restored, standing};
 pub(super) use ports::{explain, publish};
@@ -64,13 +63,6 @@ pub(super) fn filter_value(app: &App, user: &User, reference: &str) -> Result<St
     Ok(found.map_or_else(|| "-".to_owned(), |o| o.id))
 }
 
-/// Narrows what the engine sends to what can be the caller's; the ledger decides.
-fn only_mine(filters: &mut Filters, app: &App, user: &User) {
-    let label = filters.entry("label".to_owned()).or_default();
-    label.push(app.instance_label());
-    label.push(format!("{}={}", labels::USER, user.id));
-}
-
 pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     let allowed = ["dangling", "driver", "id", "label", "name", "scope", "type"];
     let mut filters = call.query.filters(&allowed)?;
@@ -78,7 +70,7 @@ pub(super) async fn list(mut call: Call) -> Result<Response<Body>, Refused> {
     let wanted_names = filters.remove("name").unwrap_or_default();
     let wanted_ids = filters.remove("id").unwrap_or_default();
     let kinds = filters.remove("type").unwrap_or_default();
-    only_mine(&mut filters, &call.app, &call.user);
+    view::only_mine(&mut filters, &call.app, &call.user);
     let query = QueryBuilder::new().filters(&filters).finish();
     let Value::Array(listed) = upstream::get(&call.app, &format!("/networks{query}")).await? else {
         return Err(Refused::EngineNonsense);
@@ -179,7 +171,7 @@ pub(super) async fn prune(mut call: Call) -> Result<Response<Body>, Refused> {
     answer::read_nothing(call.body)?;
     let spared = Spared::taken(&mut filters, call.app.clock.now_ms())?;
     filters.insert("dangling".to_owned(), vec!["true".to_owned()]);
-    only_mine(&mut filters, &call.app, &call.user);
+    view::only_mine(&mut filters, &call.app, &call.user);
     let query = QueryBuilder::new().filters(&filters).finish();
     let listed = upstream::get(&call.app, &format!("/networks{query}")).await?;
     let (app, user) = (call.app, call.user);

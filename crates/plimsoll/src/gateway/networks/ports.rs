@@ -128,7 +128,7 @@ async fn holder(app: &App, user: &User, port: u16) -> Option<String> {
         publish.push(format!("{port}/{protocol}"));
     }
     let own = resolve::all(app, user).await.ok()?;
-    let listed = view::listed(app, &own, QueryBuilder::new(), filters)
+    let listed = view::listed(app, user, &own, QueryBuilder::new(), filters)
         .await
         .ok()?;
     let mut ids = listed.iter().filter_map(|c| c["Id"].as_str());
