@@ -30,6 +30,12 @@ impl Answer {
         }
     }
 
+    /// Nothing more to say: it has been said already.
+    #[must_use]
+    pub(super) fn silent() -> Self {
+        Self::new(Value::Null, String::new())
+    }
+
     /// The same with a remark on stderr.
     #[must_use]
     pub(super) fn remarking(mut self, remark: impl Into<String>) -> Self {
@@ -42,7 +48,9 @@ impl Answer {
     /// # Errors
     /// When stdout cannot be written.
     pub(super) fn print(&self, as_json: bool) -> Result<Exit, CliError> {
-        let shown = if as_json {
+        let shown = if as_json && self.json.is_null() && self.text.is_empty() {
+            String::new()
+        } else if as_json {
             format!("{:#}\n", self.json)
         } else {
             if let Some(remark) = &self.remark {

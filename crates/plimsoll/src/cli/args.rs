@@ -124,6 +124,14 @@ pub(super) enum Command {
     Usage(Who),
     /// Plot what was used over time.
     History(HistoryFlags),
+    /// Say what a recorded series will be, with how sure that is.
+    Forecast(ForecastFlags),
+    /// Say when a recorded series reaches a limit, and how likely that is.
+    Exhaustion(ExhaustionFlags),
+    /// List what was odd in a recorded series.
+    Spikes(SpikesFlags),
+    /// Say what a container should be given that used this.
+    Rightsize(RecordedFlags),
     /// List containers with what they reserve and use.
     Ps(PsFlags),
     /// Ask whether something would fit, without charging it.
@@ -790,6 +798,54 @@ pub(super) struct HistoryFlags {
     /// Print a table for other programs: time, average, maximum, total.
     #[arg(long)]
     pub(super) csv: bool,
+}
+
+/// Where recorded series are.
+#[derive(Debug, Args)]
+pub(super) struct RecordedFlags {
+    /// The columns `timestamp` (ISO 8601, UTC unless it says otherwise, or Unix seconds) and `value`;
+    /// with `series`, many in one file, answered one a line. - is standard input.
+    #[arg(long, value_name = "FILE")]
+    pub(super) csv: PathBuf,
+}
+
+/// Flags of `forecast`.
+#[derive(Debug, Args)]
+pub(super) struct ForecastFlags {
+    /// The series.
+    #[command(flatten)]
+    pub(super) recorded: RecordedFlags,
+    /// How far ahead, like 14d or 12h.
+    #[arg(long, value_name = "SPAN", default_value = "14d", value_parser = super::when::span)]
+    pub(super) horizon: i64,
+    /// How often the interval shall hold, in percent.
+    #[arg(long, value_name = "PERCENT", default_value = "80", value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub(super) level: u8,
+}
+
+/// Flags of `exhaustion`.
+#[derive(Debug, Args)]
+pub(super) struct ExhaustionFlags {
+    /// The series.
+    #[command(flatten)]
+    pub(super) recorded: RecordedFlags,
+    /// What there is, in the unit of the values.
+    #[arg(long, value_name = "VALUE", allow_negative_numbers = true)]
+    pub(super) limit: f64,
+    /// How often the interval shall hold, in percent.
+    #[arg(long, value_name = "PERCENT", default_value = "80", value_parser = clap::value_parser!(u8).range(1..=99))]
+    pub(super) level: u8,
+}
+
+/// Flags of `spikes`.
+#[derive(Debug, Args)]
+pub(super) struct SpikesFlags {
+    /// The series.
+    #[command(flatten)]
+    pub(super) recorded: RecordedFlags,
+    /// How far from the usual is odd, in standard deviations [default: 6].
+    #[arg(long, value_name = "NUMBER")]
+    pub(super) far: Option<f64>,
 }
 
 /// Flags of `ps`.

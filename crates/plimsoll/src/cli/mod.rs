@@ -27,6 +27,7 @@ mod plot;
 mod plugin;
 mod projects;
 mod quota;
+mod recorded;
 mod room;
 mod serving;
 mod setup;
@@ -93,7 +94,7 @@ fn run(cli: Cli) -> Result<Answer, CliError> {
         Command::Doctor(flags) => waiting(doctor::run(&global, &flags)),
         Command::Caps(CapsCommand::Restore) => waiting(caps::restore(&global)),
         Command::Folders => crate::folders::obey()
-            .map(|()| Answer::new(serde_json::Value::Null, String::new()))
+            .map(|()| Answer::silent())
             .map_err(|source| CliError::Io {
                 verb: "obey",
                 path: "the order on standard input".to_owned(),
@@ -107,6 +108,10 @@ fn run(cli: Cli) -> Result<Answer, CliError> {
         Command::Completions { shell } => Ok(pages::completions(shell)),
         Command::Man { dir } => pages::man(dir.as_deref()),
         Command::Version => waiting(version(&global)),
+        Command::Forecast(flags) => recorded::forecast(&flags, global.json),
+        Command::Exhaustion(flags) => recorded::exhaustion(&flags, global.json),
+        Command::Spikes(flags) => recorded::spikes(&flags, global.json),
+        Command::Rightsize(flags) => recorded::rightsize(&flags, global.json),
         command => waiting(ask(&global, command)),
     }
 }
@@ -142,6 +147,10 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         | Command::Folders
         | Command::Completions { .. }
         | Command::Man { .. }
+        | Command::Forecast(_)
+        | Command::Exhaustion(_)
+        | Command::Spikes(_)
+        | Command::Rightsize(_)
         | Command::Version => unreachable!("done without a client"),
     }
 }

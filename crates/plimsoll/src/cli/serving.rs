@@ -1,7 +1,5 @@
 //! `plimsoll serve`
 
-use serde_json::Value;
-
 use super::answer::Answer;
 use super::args::{Global, ServeFlags};
 use super::error::CliError;
@@ -17,7 +15,7 @@ pub(super) fn run(global: &Global, flags: ServeFlags) -> Result<Answer, CliError
         tracing::warn!("{warning}");
     }
     runtime(true)?.block_on(crate::serve::serve(config))?;
-    Ok(Answer::new(Value::Null, String::new()))
+    Ok(Answer::silent())
 }
 
 /// Keys set by flags: the flag, the key, the value.

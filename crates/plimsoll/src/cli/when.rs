@@ -72,6 +72,17 @@ fn midnight(day: Date, here: &TimeZone) -> Option<Timestamp> {
     here.to_timestamp(midnight).ok()
 }
 
+/// A span, in seconds.
+///
+/// # Errors
+/// What it should have been.
+pub(super) fn span(text: &str) -> Result<i64, String> {
+    match parse(text) {
+        Ok(When::AfterSeconds(seconds)) => Ok(seconds),
+        _ => Err("must be a span like 14d or 12h, of ten years at most".to_owned()),
+    }
+}
+
 /// A time, a day, or a span from now.
 ///
 /// # Errors
