@@ -124,6 +124,8 @@ pub(super) enum Command {
     Usage(Who),
     /// Plot what was used over time.
     History(HistoryFlags),
+    /// Watch what is used, as it changes.
+    Top(TopFlags),
     /// List containers with what they reserve and use.
     Ps(PsFlags),
     /// Ask whether something would fit, without charging it.
@@ -790,6 +792,50 @@ pub(super) struct HistoryFlags {
     /// Print a table for other programs: time, average, maximum, total.
     #[arg(long)]
     pub(super) csv: bool,
+}
+
+/// What `top` has a line for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum By {
+    /// A user.
+    User,
+    /// A team.
+    Team,
+    /// A project.
+    Project,
+    /// A container that runs.
+    Container,
+}
+
+/// What `top` sorts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// CPU in use.
+    Cpu,
+    /// Working set.
+    Memory,
+    /// Bytes over the network.
+    Net,
+    /// Bytes to and from disks.
+    Disk,
+    /// Processes and threads.
+    Pids,
+    /// The alphabet.
+    Name,
+}
+
+/// Flags of `top`.
+#[derive(Debug, Args)]
+pub(super) struct TopFlags {
+    /// What has a line.
+    #[arg(long, default_value = "container")]
+    pub(super) by: By,
+    /// What is first.
+    #[arg(long, default_value = "cpu")]
+    pub(super) sort: Sort,
+    /// Print one table and end, also where there is a terminal; --json does, too.
+    #[arg(long)]
+    pub(super) once: bool,
 }
 
 /// Flags of `ps`.
