@@ -27,11 +27,13 @@ fn points(server: &Server, path: &str) -> Vec<(i64, f64)> {
 fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
     let mut server = server();
     let ada = server.tenant("ada", 64_301, json!({"maxCpuCores": 4, "maxMemoryGB": 2}));
-    let burn = ["run", "-d", "--name", "burn", "--cpus", "0.5", IMAGE];
+    server.post("/api/projects", json!({"name": "thesis", "user": "ada"}));
+    let burn = ["run", "-d", "--name", "burn", "--cpus", "0.5"];
+    let burn = [&burn[..], &["--label", "plimsoll.project=thesis", IMAGE]].concat();
     ada.ok(&[&burn[..], &["sh", "-c", "while :; do :; done"]].concat());
     let id = server.full_id("ada", "burn");
     let container = format!("container/{id}");
-    for path in ["user/ada", "system", &container] {
+    for path in ["user/ada", "project/thesis", "system", &container] {
         wait_for("readings of half a core", || {
             let busy = points(&server, path);
             (busy.iter().filter(|(_, cores)| *cores > 0.2).count() >= 2).then_some(())
@@ -56,6 +58,29 @@ fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
     assert!(burn["total"].as_f64().unwrap() > 0.0, "{burn}");
     let images = server.get("/api/usage/analytics?groupBy=image&metric=memory_gb");
     assert_eq!(images["items"][0]["key"], IMAGE);
+
+    let reserved = "history?metric=cpu_reserved&step=1s";
+    for path in ["user/ada", "project/thesis", "system", &container] {
+        let body = server.get(&format!("/api/usage/{path}/{reserved}"));
+        let last = body["points"].as_array().unwrap().last().unwrap();
+        assert_eq!((&last[1], &body["unit"]), (&json!(0.5), &json!("cores")));
+    }
+    let users = server.get("/api/usage/analytics?groupBy=user&metric=memory");
+    let [used, reserved, idle] = ["total", "reservedTotal", "idleTotal"]
+        .map(|field| users["items"][0][field].as_f64().unwrap());
+    assert!(used > 0.0 && reserved > used, "{users}");
+    assert!((reserved - used - idle).abs() < 1.0, "{users}");
+    let hosts = server.get("/api/usage/analytics?groupBy=host&metric=cpu");
+    let host = hosts["items"][0]["key"].as_str().unwrap();
+    let whole = points(&server, &format!("host/{host}"));
+    assert!(whole.iter().any(|(_, cores)| *cores > 0.2), "{whole:?}");
+    for words in [["--project", "thesis"], ["--host", host]] {
+        let plot = server.plimsoll(&["history", words[0], words[1], "--since", "1m"]);
+        assert!(
+            plot.out.starts_with(&format!("cpu of {}", words[1])),
+            "{plot:?}"
+        );
+    }
 
     let plot = server.plimsoll(&["history", "user", "ada", "--since", "1m", "--step", "1s"]);
     assert_eq!(plot.code, 0, "{}", plot.err);

@@ -20,9 +20,10 @@ use super::auth::Caller;
 use super::input::Params;
 use super::output::time;
 use super::problem::{Answer, Problem};
+use super::projects;
 use crate::meter::Whose;
 use crate::state::App;
-use crate::tasks::history::CONTAINER;
+use crate::tasks::history::{CONTAINER, HOST};
 use crate::tasks::{in_full, remote};
 
 /// The most points in one answer.
@@ -266,6 +267,41 @@ pub(super) async fn system(
         id: SYSTEM_ID.to_string(),
         name: "system".to_owned(),
         key: Whose::System.key(),
+    };
+    answer(&app, subject, which, &headers).await
+}
+
+pub(super) async fn project(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Params(which): Params<Which>,
+    headers: HeaderMap,
+) -> Answer {
+    let project = projects::find(&app, &caller, &project).await?;
+    let subject = Subject {
+        kind: "project",
+        id: project.id.to_string(),
+        name: project.name,
+        key: Whose::Project(project.id).key(),
+    };
+    answer(&app, subject, which, &headers).await
+}
+
+/// A host that was never measured has no points.
+pub(super) async fn host(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(host): Path<String>,
+    Params(which): Params<Which>,
+    headers: HeaderMap,
+) -> Answer {
+    caller.reads_all()?;
+    let subject = Subject {
+        kind: "host",
+        key: format!("{HOST}{host}"),
+        name: host.clone(),
+        id: host,
     };
     answer(&app, subject, which, &headers).await
 }

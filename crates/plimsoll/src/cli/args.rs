@@ -779,6 +779,12 @@ pub(super) struct HistoryFlags {
     /// That of a container, by the engine's full id.
     #[arg(long, value_name = "ID", conflicts_with_all = ["kind", "name"])]
     pub(super) container: Option<String>,
+    /// That of a project, by name or id.
+    #[arg(long, value_name = "PROJECT", conflicts_with_all = ["kind", "name", "container"])]
+    pub(super) project: Option<String>,
+    /// That of a host: all that is used on it.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["kind", "name", "container", "project"])]
+    pub(super) host: Option<String>,
     /// What: cpu, memory, pids, ...; a wrong one lists all.
     #[arg(long, default_value = "cpu")]
     pub(super) metric: String,
