@@ -49,15 +49,21 @@ fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
         "seconds that were over stay as they were"
     );
 
-    let breakdown = server.get("/api/usage/analytics?groupBy=container&metric=cpu");
-    let burn = &breakdown["items"][0];
-    assert_eq!(
-        (burn["key"].as_str(), burn["name"].as_str()),
-        (Some(id.as_str()), Some("burn"))
-    );
+    // Other tests have containers here, too.
+    let of = |query: &str, key: &str| {
+        let breakdown = server.get(&format!("/api/usage/analytics?{query}"));
+        let items = breakdown["items"].as_array().unwrap().iter();
+        let mut found = items.filter(|item| item["key"] == key);
+        found
+            .next()
+            .unwrap_or_else(|| panic!("{key} is not in {breakdown:#}"))
+            .clone()
+    };
+    let burn = of("groupBy=container&metric=cpu", &id);
+    assert_eq!(burn["name"], "burn");
     assert!(burn["total"].as_f64().unwrap() > 0.0, "{burn}");
-    let images = server.get("/api/usage/analytics?groupBy=image&metric=memory_gb");
-    assert_eq!(images["items"][0]["key"], IMAGE);
+    let image = of("groupBy=image&metric=memory_gb", IMAGE);
+    assert!(image["total"].as_f64().unwrap() > 0.0, "{image}");
 
     let reserved = "history?metric=cpu_reserved&step=1s";
     for path in ["user/ada", "project/thesis", "system", &container] {
@@ -71,7 +77,8 @@ fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
     assert!(used > 0.0 && reserved > used, "{users}");
     assert!((reserved - used - idle).abs() < 1.0, "{users}");
     let hosts = server.get("/api/usage/analytics?groupBy=host&metric=cpu");
-    let host = hosts["items"][0]["key"].as_str().unwrap();
+    let mut keys = hosts["items"].as_array().unwrap().iter();
+    let host = keys.find_map(|item| item["key"].as_str()).unwrap();
     let whole = points(&server, &format!("host/{host}"));
     assert!(whole.iter().any(|(_, cores)| *cores > 0.2), "{whole:?}");
     for words in [["--project", "thesis"], ["--host", host]] {
@@ -96,6 +103,41 @@ fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
         "{}",
         table.out
     );
+    let table = server.plimsoll(&["export", "--level", "raw", "--metric", "cpu,cpu_reserved"]);
+    assert!(
+        table.out.starts_with("time,entityType,entityId,name,"),
+        "{table:?}"
+    );
+    let of_burn = format!(",container,\"{id}\",\"burn\",");
+    let rows = |what: &str| {
+        let rows = table.out.lines().filter(|line| line.contains(&of_burn));
+        rows.filter(|line| line.contains(what)).count()
+    };
+    assert!(
+        rows(",cpu,cores,") > 2 && rows(",cpu_reserved,cores,0.5,0.5,") > 2,
+        "{table:?}"
+    );
+    assert_eq!(rows(",memory,"), 0);
+    assert!(table.out.contains(",\"thesis\","), "{table:?}");
+    let file = server.path("table.csv");
+    let of = ["export", "--of", "user", "--output", file.to_str().unwrap()];
+    assert_eq!(server.plimsoll(&of).code, 0);
+    let table = std::fs::read_to_string(file).unwrap();
+    let hour = table.lines().nth(1).unwrap();
+    assert!(
+        hour.contains(":00:00Z,user,") && hour.contains(",\"ada\","),
+        "{table}"
+    );
+    for (flag, value, named) in [
+        ("--level", "2h", "level"),
+        ("--metric", "cpu,cpus", "cpu_throttled"),
+        ("--of", "image", "entityType"),
+    ] {
+        let wrong = server.plimsoll(&["export", flag, value]);
+        assert_eq!(wrong.code, 2, "{}", wrong.err);
+        assert!(wrong.err.contains(named), "{}", wrong.err);
+    }
+
     let wrong = server.plimsoll(&["history", "system", "--metric", "cpus"]);
     assert_eq!(wrong.code, 2, "{}", wrong.err);
     assert!(wrong.err.contains("cpu_throttled"), "{}", wrong.err);

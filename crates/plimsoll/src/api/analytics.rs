@@ -306,7 +306,7 @@ fn rows<'a>(
 }
 
 /// A field of CSV; what a spreadsheet would take for a formula is text.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let guard = match text.starts_with(['=', '+', '-', '@']) {
         true => "'",
         false => "",

@@ -66,7 +66,7 @@ impl<'de> Deserialize<'de> for Asked {
 }
 
 impl Asked {
-    fn named(name: &str) -> Option<Self> {
+    pub(super) fn named(name: &str) -> Option<Self> {
         let quota = QUOTA_NAMES.into_iter().find(|(quota, ..)| *quota == name);
         let (metric, unit, scale) = match quota {
             Some((_, metric, unit, scale)) => (metric, unit, scale),
@@ -164,13 +164,16 @@ impl Format {
     }
 }
 
+/// What a table is.
+pub(super) const CSV: &str = "text/csv; charset=utf-8";
+
 /// Rows as CSV.
 pub(super) fn csv(head: &str, rows: impl Iterator<Item = String>) -> Response {
     let mut text = format!("{head}\n");
     for row in rows {
         let _ = writeln!(text, "{row}");
     }
-    ([(CONTENT_TYPE, "text/csv; charset=utf-8")], text).into_response()
+    ([(CONTENT_TYPE, CSV)], text).into_response()
 }
 
 /// A time as text.

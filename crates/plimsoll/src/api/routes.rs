@@ -7,9 +7,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use crate::state::App;
 
 use super::{
-    analytics, audit, certs, containers, decisions, docs, events, grants, health, history, images,
-    metrics, notifications, projects, quotas, redistribute, requests, reservations, system, teams,
-    tokens, usage, users, validate, violations,
+    analytics, audit, certs, containers, decisions, docs, events, export, grants, health, history,
+    images, metrics, notifications, projects, quotas, redistribute, requests, reservations, system,
+    teams, tokens, usage, users, validate, violations,
 };
 
 /// One method on one path.
@@ -106,6 +106,7 @@ pub(super) fn all() -> Vec<Route> {
         route("get", "/api/usage/container/{container}/history", "usage", "What a container used over time, by the engine's id.", get(history::container)).answers(200, "History").query(HISTORY),
         route("get", "/api/usage/system/history", "usage", "What everybody used together over time.", get(history::system)).answers(200, "History").query(HISTORY),
         route("get", "/api/usage/analytics", "usage", "Who or what used how much, most first. Hours count whole, of a percentile days.", get(analytics::breakdown)).answers(200, "Breakdown").query(&["groupBy", "metric", "from", "to", "interval", "compare", "percentile", "limit", "format"]),
+        route("get", "/api/usage/export", "usage", "Everything that is kept, as CSV: every reading, or sums of 5 minutes, hours (unless told) or days.", get(export::export)).answers(200, "Table").query(&["level", "from", "to", "metric", "entityType"]),
         route("get", "/api/events", "events", "What is used and what changes, as it happens: server-sent events.", get(events::follow)).answers(200, "Events"),
         route("get", "/api/me", "people", "Who the caller is.", get(users::me)).answers(200, "Me"),
         route("get", "/api/users", "people", "Every user.", get(users::list)).answers(200, "User[]"),

@@ -126,6 +126,8 @@ pub(super) enum Command {
     History(HistoryFlags),
     /// Watch what is used, as it changes.
     Top(TopFlags),
+    /// Write what was measured to a table for other programs.
+    Export(ExportFlags),
     /// List containers with what they reserve and use.
     Ps(PsFlags),
     /// Ask whether something would fit, without charging it.
@@ -798,6 +800,29 @@ pub(super) struct HistoryFlags {
     /// Print a table for other programs: time, average, maximum, total.
     #[arg(long)]
     pub(super) csv: bool,
+}
+
+/// Flags of `export`.
+#[derive(Debug, Args)]
+pub(super) struct ExportFlags {
+    /// How finely: raw (every reading), 5m, 1h or 1d.
+    #[arg(long, default_value = "1h")]
+    pub(super) level: String,
+    /// From when on: a time, a day or a span before now (7d, 12h).
+    #[arg(long, value_name = "WHEN", default_value = "24h", value_parser = super::when::parse)]
+    pub(super) from: When,
+    /// Until when [default: now].
+    #[arg(long, value_name = "WHEN", value_parser = super::when::parse)]
+    pub(super) to: Option<When>,
+    /// These metrics alone: cpu,memory; a wrong one lists all.
+    #[arg(long, value_name = "NAMES")]
+    pub(super) metric: Option<String>,
+    /// Of these alone: system, host, team, user, project or container.
+    #[arg(long, value_name = "KIND")]
+    pub(super) of: Option<String>,
+    /// Into this file [default: the standard output].
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
 }
 
 /// What `top` has a line for.

@@ -1,5 +1,6 @@
 //! The API's client: one request a connection, over the server's unix socket or over TCP.
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -191,12 +192,46 @@ impl Client {
     /// # Errors
     /// As [`Client::get`].
     pub(super) async fn follow(&self) -> Result<Events, CliError> {
-        let request = self.request(Method::GET, &super::client::path(&["events"]), None)?;
+        self.begin(&path(&["events"])).await.map(Events::of)
+    }
+
+    /// `GET path`, written as it comes.
+    ///
+    /// # Errors
+    /// As [`Client::get`], and when it cannot be written; `to` says where.
+    pub(super) async fn write(
+        &self,
+        path: &str,
+        into: &mut (dyn Write + Send),
+        to: &str,
+    ) -> Result<(), CliError> {
+        let unwritten = |source| CliError::Io {
+            verb: "write",
+            path: to.to_owned(),
+            source,
+        };
+        let mut body = self.begin(path).await?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|source| self.unreachable(source.into()))?;
+            if let Ok(bytes) = frame.into_data() {
+                match into.write_all(&bytes) {
+                    // A reader that has gone, like `head`, is no failure.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                    written => written.map_err(unwritten)?,
+                }
+            }
+        }
+        into.flush().map_err(unwritten)
+    }
+
+    /// `GET path`, as far as that it has begun.
+    async fn begin(&self, path: &str) -> Result<Incoming, CliError> {
+        let request = self.request(Method::GET, path, None)?;
         let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.open(request)).await;
         let opened = opened.map_err(|_| self.unreachable(SLOW.into()))?;
         let (response, _) = opened.map_err(|source| self.unreachable(source))?;
         if response.status().is_success() {
-            return Ok(Events::of(response.into_body()));
+            return Ok(response.into_body());
         }
         let answer = whole(response).await;
         let (status, bytes) = answer.map_err(|source| self.unreachable(source))?;

@@ -48,7 +48,7 @@ pub(super) async fn run(
     Ok(Answer::new(history, page))
 }
 
-fn time(ms: i64) -> String {
+pub(super) fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms)
         .unwrap_or_default()
         .to_string()

@@ -19,6 +19,7 @@ mod decisions;
 mod doctor;
 mod error;
 mod events;
+mod export;
 mod history;
 mod images;
 mod inbox;
@@ -127,6 +128,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Usage(who) => usage::run(client, &who, now_ms).await,
         Command::History(flags) => history::run(client, &flags, now_ms).await,
         Command::Top(flags) => top::run(client, &flags, global.json).await,
+        Command::Export(flags) => export::run(client, &flags, global.json, now_ms).await,
         Command::Ps(flags) => containers::run(client, &flags).await,
         Command::Validate(flags) => decisions::validate(client, &flags).await,
         Command::Decisions(flags) => decisions::list(client, &flags, now_ms).await,

@@ -300,6 +300,12 @@ async fn a_breakdown_shows_each_caller_what_is_theirs() {
     let points = first["points"].as_array().unwrap();
     assert_eq!(points.len(), 5);
     near(&points[3][1], 2.0);
+    let export = format!("/api/usage/export?from={from}&to={to}&metric=cpu");
+    for (caller, rows) in [(&site.admin, 7), (&ada, 5), (&bob, 4)] {
+        let table = site.by(caller, "GET", &export, None).await.is(200);
+        let hours = table.as_str().unwrap().lines().count() - 1;
+        assert_eq!(hours, rows * 5, "{table}");
+    }
     let table = site.get(&format!("{}&format=csv", path("container"))).await;
     assert!(
         table.as_str().unwrap().contains("\"b\",\"train\","),
