@@ -92,6 +92,16 @@ metrics! {
 }
 
 impl Metric {
+    /// What is reserved of it, for those that can be reserved and are measured.
+    #[must_use]
+    pub const fn reserved(self) -> Option<Self> {
+        match self {
+            Self::Cpu => Some(Self::CpuReserved),
+            Self::Memory => Some(Self::MemoryReserved),
+            _ => None,
+        }
+    }
+
     /// The metric of this name in the API.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {

@@ -125,6 +125,17 @@ async fn draw(app: &App, number: u64) -> Result<Picture, StoreError> {
     })
 }
 
+/// What a project is called, and whose it is.
+#[must_use]
+pub fn of_project(project: &Project) -> Labels {
+    Labels {
+        name: Some(project.name.clone()),
+        user: project.user.map(|user| user.to_string()),
+        team: project.team.map(|team| team.to_string()),
+        ..Labels::default()
+    }
+}
+
 /// What entities are called, as far as the lists say.
 struct Names<'a> {
     known: HashMap<Whose, &'a str>,
@@ -146,12 +157,7 @@ impl<'a> Names<'a> {
 
     fn labels(&self, app: &App, whose: Whose) -> Labels {
         if let Some(project) = self.projects.get(&whose) {
-            return Labels {
-                name: Some(project.name.clone()),
-                user: project.user.map(|user| user.to_string()),
-                team: project.team.map(|team| team.to_string()),
-                ..Labels::default()
-            };
+            return of_project(project);
         }
         let known = self.known.get(&whose).map(|name| (*name).to_owned());
         let name = known.or_else(|| match whose {

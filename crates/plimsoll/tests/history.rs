@@ -27,11 +27,13 @@ fn points(server: &Server, path: &str) -> Vec<(i64, f64)> {
 fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
     let mut server = server();
     let ada = server.tenant("ada", 64_301, json!({"maxCpuCores": 4, "maxMemoryGB": 2}));
-    let burn = ["run", "-d", "--name", "burn", "--cpus", "0.5", IMAGE];
+    server.post("/api/projects", json!({"name": "thesis", "user": "ada"}));
+    let burn = ["run", "-d", "--name", "burn", "--cpus", "0.5"];
+    let burn = [&burn[..], &["--label", "plimsoll.project=thesis", IMAGE]].concat();
     ada.ok(&[&burn[..], &["sh", "-c", "while :; do :; done"]].concat());
     let id = server.full_id("ada", "burn");
     let container = format!("container/{id}");
-    for path in ["user/ada", "system", &container] {
+    for path in ["user/ada", "project/thesis", "system", &container] {
         wait_for("readings of half a core", || {
             let busy = points(&server, path);
             (busy.iter().filter(|(_, cores)| *cores > 0.2).count() >= 2).then_some(())
@@ -47,15 +49,45 @@ fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
         "seconds that were over stay as they were"
     );
 
-    let breakdown = server.get("/api/usage/analytics?groupBy=container&metric=cpu");
-    let burn = &breakdown["items"][0];
-    assert_eq!(
-        (burn["key"].as_str(), burn["name"].as_str()),
-        (Some(id.as_str()), Some("burn"))
-    );
+    // Other tests have containers here, too.
+    let of = |query: &str, key: &str| {
+        let breakdown = server.get(&format!("/api/usage/analytics?{query}"));
+        let items = breakdown["items"].as_array().unwrap().iter();
+        let mut found = items.filter(|item| item["key"] == key);
+        found
+            .next()
+            .unwrap_or_else(|| panic!("{key} is not in {breakdown:#}"))
+            .clone()
+    };
+    let burn = of("groupBy=container&metric=cpu", &id);
+    assert_eq!(burn["name"], "burn");
     assert!(burn["total"].as_f64().unwrap() > 0.0, "{burn}");
-    let images = server.get("/api/usage/analytics?groupBy=image&metric=memory_gb");
-    assert_eq!(images["items"][0]["key"], IMAGE);
+    let image = of("groupBy=image&metric=memory_gb", IMAGE);
+    assert!(image["total"].as_f64().unwrap() > 0.0, "{image}");
+
+    let reserved = "history?metric=cpu_reserved&step=1s";
+    for path in ["user/ada", "project/thesis", "system", &container] {
+        let body = server.get(&format!("/api/usage/{path}/{reserved}"));
+        let last = body["points"].as_array().unwrap().last().unwrap();
+        assert_eq!((&last[1], &body["unit"]), (&json!(0.5), &json!("cores")));
+    }
+    let users = server.get("/api/usage/analytics?groupBy=user&metric=memory");
+    let [used, reserved, idle] = ["total", "reservedTotal", "idleTotal"]
+        .map(|field| users["items"][0][field].as_f64().unwrap());
+    assert!(used > 0.0 && reserved > used, "{users}");
+    assert!((reserved - used - idle).abs() < 1.0, "{users}");
+    let hosts = server.get("/api/usage/analytics?groupBy=host&metric=cpu");
+    let mut keys = hosts["items"].as_array().unwrap().iter();
+    let host = keys.find_map(|item| item["key"].as_str()).unwrap();
+    let whole = points(&server, &format!("host/{host}"));
+    assert!(whole.iter().any(|(_, cores)| *cores > 0.2), "{whole:?}");
+    for words in [["--project", "thesis"], ["--host", host]] {
+        let plot = server.plimsoll(&["history", words[0], words[1], "--since", "1m"]);
+        assert!(
+            plot.out.starts_with(&format!("cpu of {}", words[1])),
+            "{plot:?}"
+        );
+    }
 
     let plot = server.plimsoll(&["history", "user", "ada", "--since", "1m", "--step", "1s"]);
     assert_eq!(plot.code, 0, "{}", plot.err);
@@ -71,6 +103,41 @@ fn what_a_container_uses_is_there_over_time_and_after_a_crash() {
         "{}",
         table.out
     );
+    let table = server.plimsoll(&["export", "--level", "raw", "--metric", "cpu,cpu_reserved"]);
+    assert!(
+        table.out.starts_with("time,entityType,entityId,name,"),
+        "{table:?}"
+    );
+    let of_burn = format!(",container,\"{id}\",\"burn\",");
+    let rows = |what: &str| {
+        let rows = table.out.lines().filter(|line| line.contains(&of_burn));
+        rows.filter(|line| line.contains(what)).count()
+    };
+    assert!(
+        rows(",cpu,cores,") > 2 && rows(",cpu_reserved,cores,0.5,0.5,") > 2,
+        "{table:?}"
+    );
+    assert_eq!(rows(",memory,"), 0);
+    assert!(table.out.contains(",\"thesis\","), "{table:?}");
+    let file = server.path("table.csv");
+    let of = ["export", "--of", "user", "--output", file.to_str().unwrap()];
+    assert_eq!(server.plimsoll(&of).code, 0);
+    let table = std::fs::read_to_string(file).unwrap();
+    let hour = table.lines().nth(1).unwrap();
+    assert!(
+        hour.contains(":00:00Z,user,") && hour.contains(",\"ada\","),
+        "{table}"
+    );
+    for (flag, value, named) in [
+        ("--level", "2h", "level"),
+        ("--metric", "cpu,cpus", "cpu_throttled"),
+        ("--of", "image", "entityType"),
+    ] {
+        let wrong = server.plimsoll(&["export", flag, value]);
+        assert_eq!(wrong.code, 2, "{}", wrong.err);
+        assert!(wrong.err.contains(named), "{}", wrong.err);
+    }
+
     let wrong = server.plimsoll(&["history", "system", "--metric", "cpus"]);
     assert_eq!(wrong.code, 2, "{}", wrong.err);
     assert!(wrong.err.contains("cpu_throttled"), "{}", wrong.err);

@@ -80,7 +80,7 @@ pub fn rightsize(series: &Series, kills: &[i64]) -> Option<Sizing> {
         }
         let day = now_ms.div_euclid(DAY_MS);
         let is_last = step + 1 == values.len();
-        if seen < SAMPLES_MIN || (day == judged_day && !is_last && held.changes.len() > 0) {
+        if seen < SAMPLES_MIN || (day == judged_day && !is_last && !held.changes.is_empty()) {
             continue;
         }
         judged_day = day;

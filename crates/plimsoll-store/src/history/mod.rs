@@ -13,6 +13,7 @@ mod live;
 mod read;
 mod rollup;
 mod samples;
+mod walk;
 mod wide;
 mod write;
 
@@ -25,6 +26,7 @@ use rusqlite::Connection;
 pub use file::HISTORY_FILE;
 pub(crate) use file::SCHEMA_VERSION;
 pub use read::{Ask, Bucket, Extent, Level, Logged, Scan, Series};
+pub use walk::{Kept, Place};
 
 use crate::error::Result;
 use crate::records::Reservation;

@@ -18,7 +18,7 @@ use super::write::block;
 use super::{History, Labels};
 use crate::error::Result;
 
-const DAY_HOURS: i64 = 24;
+pub(crate) const DAY_HOURS: i64 = 24;
 /// A day, milliseconds.
 pub(crate) const DAY_MS: i64 = DAY_HOURS * HOUR_MS;
 
@@ -90,7 +90,7 @@ pub struct Bucket {
 }
 
 impl Bucket {
-    fn of(at_ms: i64, kind: Kind, sum: &Sum) -> Self {
+    pub(crate) fn of(at_ms: i64, kind: Kind, sum: &Sum) -> Self {
         let total = match kind {
             Kind::Gauge => sum.total as f64 / 1000.0,
             Kind::Events => sum.total as f64,
@@ -168,7 +168,7 @@ pub struct Extent {
 type Sums = BTreeMap<i64, Sum>;
 
 /// The samples of one entity that are in memory, by hour.
-type LiveHours = BTreeMap<i64, Samples>;
+pub(crate) type LiveHours = BTreeMap<i64, Samples>;
 
 impl History {
     /// One entity over time, from the longest sums that are short enough.
@@ -467,7 +467,7 @@ impl History {
     }
 
     /// The key and labels of an entity, if its key begins so.
-    fn entity(
+    pub(crate) fn entity(
         &self,
         connection: &Connection,
         id: u32,
@@ -503,17 +503,17 @@ impl History {
 }
 
 /// The bit of an hour in its day.
-const fn bit(hour: i64) -> u32 {
+pub(crate) const fn bit(hour: i64) -> u32 {
     1 << hour.rem_euclid(DAY_HOURS)
 }
 
 /// The hours that a range touches.
-fn hours(range: &Range<i64>) -> Range<i64> {
+pub(crate) fn hours(range: &Range<i64>) -> Range<i64> {
     hour_of(range.start)..hour_of(range.end - 1) + 1
 }
 
 /// The days that a range touches.
-fn days(range: &Range<i64>) -> Range<i64> {
+pub(crate) fn days(range: &Range<i64>) -> Range<i64> {
     range.start.div_euclid(DAY_MS)..(range.end - 1).div_euclid(DAY_MS) + 1
 }
 

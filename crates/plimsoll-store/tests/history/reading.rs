@@ -1,7 +1,7 @@
 //! Every step gives the same sums, from memory and from the file.
 
 use plimsoll_core::metric::Metric;
-use plimsoll_store::history::{Ask, Labels, Level, Point, Scan, Settings, Tick, Totals};
+use plimsoll_store::history::{Ask, Bucket, Labels, Level, Point, Scan, Settings, Tick, Totals};
 use plimsoll_store::{Store, StoreError, backup, check_measured, restore};
 
 use crate::world::{DAY, HOUR, SECOND, START, World, cpu};
@@ -64,6 +64,79 @@ fn every_level_has_the_same_sums_in_memory_and_in_the_file() {
         i64::from(found[0].1.samples)
     });
     assert_eq!(parts, [5 * 360, 20 * 360, 370]);
+}
+
+/// CPU of every entity, walked through in small parts, with something done in between.
+fn walked(
+    world: &mut World,
+    level: Level,
+    to: i64,
+    mut between: impl FnMut(&mut World),
+) -> Vec<(String, Bucket)> {
+    let mut all = Vec::new();
+    let mut place = None;
+    loop {
+        let (kept, next) = world.history.kept(level, &(START..to), place, 2).unwrap();
+        assert!(kept.len() <= 2);
+        for entity in kept {
+            let points = entity.points.into_iter();
+            let points = points.filter(|(metric, _)| *metric == Metric::Cpu);
+            all.extend(points.map(|(_, bucket)| (entity.entity.clone(), bucket)));
+        }
+        if next.is_none() {
+            return all;
+        }
+        place = next;
+        between(world);
+    }
+}
+
+#[test]
+fn a_walk_finds_everything_once_at_every_level() {
+    let mut world = World::new(Settings::default());
+    let count = 26 * 360 + 10;
+    world.run(START, count, &["user:a", "user:b", "container:c"]);
+    let to = START + 27 * HOUR;
+    for level in [Level::Raw, Level::Five, Level::Hour, Level::Day] {
+        for _ in ["live", "after a crash"] {
+            let all = walked(&mut world, level, to, |_| {});
+            for entity in ["user:a", "user:b", "container:c"] {
+                let of_it = all.iter().filter(|(other, _)| other == entity);
+                let found: Vec<_> = of_it.map(|(_, bucket)| *bucket).collect();
+                assert!(found.is_sorted_by(|a, b| a.at_ms < b.at_ms), "{level:?}");
+                let expected = world.points(entity, START, to, level.period_ms().max(10 * SECOND));
+                let sum = |all: &[Bucket]| {
+                    all.iter()
+                        .fold((0, 0.0), |(n, t), b| (n + b.samples, t + b.total))
+                };
+                assert_eq!((found.len(), sum(&found)), (expected.len(), sum(&expected)));
+            }
+            world.reopen();
+        }
+    }
+    let part = START + 3 * HOUR..START + 5 * HOUR;
+    let (kept, next) = world.history.kept(Level::Hour, &part, None, 100).unwrap();
+    assert_eq!((kept.len(), next), (6, None));
+}
+
+#[test]
+fn a_walk_loses_nothing_to_hours_that_are_cut_meanwhile() {
+    let mut world = World::new(Settings::default());
+    let entities = ["user:a", "user:b", "container:c", "container:d", "system"];
+    world.run(START, 3 * 360, &entities);
+    let mut at_ms = START + 4 * HOUR;
+    let all = walked(&mut world, Level::Raw, START + 3 * HOUR, |world| {
+        for _ in 0..40 {
+            world.tick(at_ms, vec![cpu("user:a", 1)]);
+            at_ms += 10 * SECOND;
+        }
+    });
+    assert_eq!(all.len(), 3 * 360 * entities.len());
+    let cut: i64 = world.sql("SELECT count(*) FROM raw");
+    assert!(
+        cut >= 15,
+        "the hours were cut while they were walked through: {cut}"
+    );
 }
 
 #[test]

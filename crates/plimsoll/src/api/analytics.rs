@@ -85,9 +85,22 @@ struct Group {
     total: f64,
     max: u64,
     percentile: Option<u64>,
-    /// Total and maximum, by time.
-    buckets: BTreeMap<i64, (f64, u64)>,
+    reserved: f64,
+    buckets: BTreeMap<i64, Part>,
     previous: f64,
+}
+
+/// A group in a part of the time.
+#[derive(Debug, Clone, Copy, Default)]
+struct Part {
+    total: f64,
+    max: u64,
+    reserved: f64,
+}
+
+/// What was reserved and not used.
+fn idle(reserved: f64, used: f64) -> f64 {
+    (reserved - used).max(0.0)
 }
 
 type Groups = BTreeMap<Option<String>, Group>;
@@ -120,6 +133,11 @@ pub(super) async fn breakdown(
         for extent in history.scan(&scan)? {
             add(&mut groups, &view, by, &extent);
         }
+        if let Some(metric) = metric.reserved() {
+            for extent in history.scan(&Scan { metric, ..scan })? {
+                add_reserved(&mut groups, &view, by, &extent);
+            }
+        }
         if compare {
             let before = Scan {
                 from_ms: from_ms - (to_ms - from_ms),
@@ -151,6 +169,7 @@ pub(super) async fn breakdown(
         Ok(groups)
     });
     let groups = ranked(groups.await?);
+    let has_reserved = metric.reserved().is_some();
     let asked = &which.metric;
     let whole: f64 = groups.iter().map(|(_, group)| group.total).sum();
     let hours = |at_ms: i64, until_ms: i64| {
@@ -174,6 +193,10 @@ pub(super) async fn breakdown(
             "max": asked.shown(group.max as f64),
             "share": if whole > 0.0 { group.total / whole } else { 0.0 },
         });
+        if has_reserved {
+            item["reservedTotal"] = json!(asked.total(group.reserved));
+            item["idleTotal"] = json!(asked.total(idle(group.reserved, group.total)));
+        }
         if compare {
             item["previousTotal"] = json!(asked.total(group.previous));
         }
@@ -182,8 +205,12 @@ pub(super) async fn breakdown(
         }
         if step_ms.is_some() {
             let points = group.buckets.iter();
-            let points = points.map(|(at_ms, (total, max))| {
-                json!([at_ms, bucket(*at_ms, *total), asked.shown(*max as f64)])
+            let points = points.map(|(at_ms, part)| {
+                json!([
+                    at_ms,
+                    bucket(*at_ms, part.total),
+                    asked.shown(part.max as f64)
+                ])
             });
             item["points"] = Value::Array(points.collect());
         }
@@ -221,9 +248,24 @@ fn add(groups: &mut Groups, view: &View, by: By, extent: &Extent) {
     {
         group.total += total;
         group.max = group.max.max(*max);
-        let bucket = group.buckets.entry(*at_ms).or_default();
-        bucket.0 += total;
-        bucket.1 = bucket.1.max(*max);
+        let part = group.buckets.entry(*at_ms).or_default();
+        part.total += total;
+        part.max = part.max.max(*max);
+    }
+}
+
+/// Adds what was reserved, also for those that used nothing.
+fn add_reserved(groups: &mut Groups, view: &View, by: By, extent: &Extent) {
+    let reserved = extent.buckets.iter().filter(|bucket| bucket.total > 0.0);
+    if !view.shows(&extent.entity, &extent.labels) {
+        return;
+    }
+    let (key, name) = by.group(&extent.entity, &extent.labels);
+    for Bucket { at_ms, total, .. } in reserved {
+        let group = groups.entry(key.clone()).or_default();
+        group.name.clone_from(&name);
+        group.reserved += total;
+        group.buckets.entry(*at_ms).or_default().reserved += total;
     }
 }
 
@@ -239,21 +281,32 @@ fn rows<'a>(
     average: impl Fn(i64, f64) -> f64,
     shown: impl Iterator<Item = &'a (Option<String>, Group)>,
 ) -> Response {
+    let has_reserved = asked.metric.reserved().is_some();
     let line = |(key, group): &(Option<String>, Group)| {
         let text = |text: &Option<String>| quoted(text.as_deref().unwrap_or_default());
         let head = format!("{},{}", text(key), text(&group.name));
-        let parts = group.buckets.iter().map(|(at_ms, (total, max))| {
-            let (at, max) = (time_text(*at_ms), asked.shown(*max as f64));
-            let average = average(*at_ms, *total);
-            format!("{head},{at},{},{average},{max}", asked.total(*total))
+        let parts = group.buckets.iter().map(|(at_ms, part)| {
+            let (at, max) = (time_text(*at_ms), asked.shown(part.max as f64));
+            let (total, average) = (asked.total(part.total), average(*at_ms, part.total));
+            let more = if has_reserved {
+                let idle = asked.total(idle(part.reserved, part.total));
+                format!(",{},{idle}", asked.total(part.reserved))
+            } else {
+                String::new()
+            };
+            format!("{head},{at},{total},{average},{max}{more}")
         });
         parts.collect::<Vec<_>>().join("\n")
     };
-    csv("key,name,time,total,average,max", shown.map(line))
+    let head = match has_reserved {
+        true => "key,name,time,total,average,max,reserved,idle",
+        false => "key,name,time,total,average,max",
+    };
+    csv(head, shown.map(line))
 }
 
 /// A field of CSV; what a spreadsheet would take for a formula is text.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     let guard = match text.starts_with(['=', '+', '-', '@']) {
         true => "'",
         false => "",

@@ -20,9 +20,10 @@ use super::auth::Caller;
 use super::input::Params;
 use super::output::time;
 use super::problem::{Answer, Problem};
+use super::projects;
 use crate::meter::Whose;
 use crate::state::App;
-use crate::tasks::history::CONTAINER;
+use crate::tasks::history::{CONTAINER, HOST};
 use crate::tasks::{in_full, remote};
 
 /// The most points in one answer.
@@ -65,7 +66,7 @@ impl<'de> Deserialize<'de> for Asked {
 }
 
 impl Asked {
-    fn named(name: &str) -> Option<Self> {
+    pub(super) fn named(name: &str) -> Option<Self> {
         let quota = QUOTA_NAMES.into_iter().find(|(quota, ..)| *quota == name);
         let (metric, unit, scale) = match quota {
             Some((_, metric, unit, scale)) => (metric, unit, scale),
@@ -163,13 +164,16 @@ impl Format {
     }
 }
 
+/// What a table is.
+pub(super) const CSV: &str = "text/csv; charset=utf-8";
+
 /// Rows as CSV.
 pub(super) fn csv(head: &str, rows: impl Iterator<Item = String>) -> Response {
     let mut text = format!("{head}\n");
     for row in rows {
         let _ = writeln!(text, "{row}");
     }
-    ([(CONTENT_TYPE, "text/csv; charset=utf-8")], text).into_response()
+    ([(CONTENT_TYPE, CSV)], text).into_response()
 }
 
 /// A time as text.
@@ -266,6 +270,41 @@ pub(super) async fn system(
         id: SYSTEM_ID.to_string(),
         name: "system".to_owned(),
         key: Whose::System.key(),
+    };
+    answer(&app, subject, which, &headers).await
+}
+
+pub(super) async fn project(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(project): Path<String>,
+    Params(which): Params<Which>,
+    headers: HeaderMap,
+) -> Answer {
+    let project = projects::find(&app, &caller, &project).await?;
+    let subject = Subject {
+        kind: "project",
+        id: project.id.to_string(),
+        name: project.name,
+        key: Whose::Project(project.id).key(),
+    };
+    answer(&app, subject, which, &headers).await
+}
+
+/// A host that was never measured has no points.
+pub(super) async fn host(
+    State(app): State<Arc<App>>,
+    caller: Caller,
+    Path(host): Path<String>,
+    Params(which): Params<Which>,
+    headers: HeaderMap,
+) -> Answer {
+    caller.reads_all()?;
+    let subject = Subject {
+        kind: "host",
+        key: format!("{HOST}{host}"),
+        name: host.clone(),
+        id: host,
     };
     answer(&app, subject, which, &headers).await
 }

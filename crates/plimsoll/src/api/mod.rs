@@ -9,6 +9,7 @@ mod containers;
 mod decisions;
 mod docs;
 mod events;
+mod export;
 mod grants;
 mod health;
 mod history;

@@ -108,6 +108,9 @@ fn answer(schema: &str) -> Value {
         "Text" => {
             json!({"description": "Text.", "content": {"text/plain": {"schema": {"type": "string"}}}})
         }
+        "Table" => json!({"description": "A line of headings, then the rows.", "content": {
+            "text/csv": {"schema": {"type": "string"}},
+        }}),
         "Events" => json!({"description": "Events until the connection ends.", "content": {
             "text/event-stream": {"schema": {"type": "string"}},
         }}),

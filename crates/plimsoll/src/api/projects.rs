@@ -91,6 +91,25 @@ fn sees(app: &App, caller: &Caller, project: &Project) -> Result<bool, Problem> 
         .map_or(Ok(false), |team| caller.sees_team(app, team))
 }
 
+/// A project that the caller sees, by its id, or by its name where only one is called so.
+pub(super) async fn find(app: &App, caller: &Caller, named: &str) -> Result<Project, Problem> {
+    let mut found = Vec::new();
+    for project in app.store.projects().await? {
+        let is_meant = project.name == named || named.parse() == Ok(project.id);
+        if is_meant && sees(app, caller, &project)? {
+            found.push(project);
+        }
+    }
+    match (found.pop(), found.is_empty()) {
+        (Some(project), true) => Ok(project),
+        (None, _) => Err(Problem::not_found("project", named)),
+        (Some(_), false) => Err(Problem::field(
+            "project",
+            "is the name of several: say which by its id",
+        )),
+    }
+}
+
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Value>> {
     let mut items = Vec::new();
     for project in app.store.projects().await? {

@@ -7,9 +7,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use crate::state::App;
 
 use super::{
-    analytics, audit, certs, containers, decisions, docs, events, grants, health, history, images,
-    metrics, notifications, projects, quotas, redistribute, requests, reservations, system, teams,
-    tokens, usage, users, validate, violations,
+    analytics, audit, certs, containers, decisions, docs, events, export, grants, health, history,
+    images, metrics, notifications, projects, quotas, redistribute, requests, reservations, system,
+    teams, tokens, usage, users, validate, violations,
 };
 
 /// One method on one path.
@@ -101,9 +101,12 @@ pub(super) fn all() -> Vec<Route> {
         route("get", "/api/usage/system", "usage", "What everybody uses and has reserved together.", get(usage::system)).answers(200, "Usage"),
         route("get", "/api/usage/user/{user}/history", "usage", "What a user used over time: [t, average, maximum].", get(history::user)).answers(200, "History").query(HISTORY),
         route("get", "/api/usage/team/{team}/history", "usage", "What a team used over time.", get(history::team)).answers(200, "History").query(HISTORY),
+        route("get", "/api/usage/project/{project}/history", "usage", "What a project used over time.", get(history::project)).answers(200, "History").query(HISTORY),
+        route("get", "/api/usage/host/{host}/history", "usage", "What was used on a host over time, whoever used it.", get(history::host)).answers(200, "History").query(HISTORY),
         route("get", "/api/usage/container/{container}/history", "usage", "What a container used over time, by the engine's id.", get(history::container)).answers(200, "History").query(HISTORY),
         route("get", "/api/usage/system/history", "usage", "What everybody used together over time.", get(history::system)).answers(200, "History").query(HISTORY),
         route("get", "/api/usage/analytics", "usage", "Who or what used how much, most first. Hours count whole, of a percentile days.", get(analytics::breakdown)).answers(200, "Breakdown").query(&["groupBy", "metric", "from", "to", "interval", "compare", "percentile", "limit", "format"]),
+        route("get", "/api/usage/export", "usage", "Everything that is kept, as CSV: every reading, or sums of 5 minutes, hours (unless told) or days.", get(export::export)).answers(200, "Table").query(&["level", "from", "to", "metric", "entityType"]),
         route("get", "/api/events", "events", "What is used and what changes, as it happens: server-sent events.", get(events::follow)).answers(200, "Events"),
         route("get", "/api/me", "people", "Who the caller is.", get(users::me)).answers(200, "Me"),
         route("get", "/api/users", "people", "Every user.", get(users::list)).answers(200, "User[]"),

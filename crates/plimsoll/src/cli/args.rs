@@ -132,6 +132,10 @@ pub(super) enum Command {
     Spikes(SpikesFlags),
     /// Say what a container should be given that used this.
     Rightsize(RecordedFlags),
+    /// Watch what is used, as it changes.
+    Top(TopFlags),
+    /// Write what was measured to a table for other programs.
+    Export(ExportFlags),
     /// List containers with what they reserve and use.
     Ps(PsFlags),
     /// Ask whether something would fit, without charging it.
@@ -785,6 +789,12 @@ pub(super) struct HistoryFlags {
     /// That of a container, by the engine's full id.
     #[arg(long, value_name = "ID", conflicts_with_all = ["kind", "name"])]
     pub(super) container: Option<String>,
+    /// That of a project, by name or id.
+    #[arg(long, value_name = "PROJECT", conflicts_with_all = ["kind", "name", "container"])]
+    pub(super) project: Option<String>,
+    /// That of a host: all that is used on it.
+    #[arg(long, value_name = "NAME", conflicts_with_all = ["kind", "name", "container", "project"])]
+    pub(super) host: Option<String>,
     /// What: cpu, memory, pids, ...; a wrong one lists all.
     #[arg(long, default_value = "cpu")]
     pub(super) metric: String,
@@ -846,6 +856,73 @@ pub(super) struct SpikesFlags {
     /// How far from the usual is odd, in standard deviations [default: 6].
     #[arg(long, value_name = "NUMBER")]
     pub(super) far: Option<f64>,
+}
+
+/// Flags of `export`.
+#[derive(Debug, Args)]
+pub(super) struct ExportFlags {
+    /// How finely: raw (every reading), 5m, 1h or 1d.
+    #[arg(long, default_value = "1h")]
+    pub(super) level: String,
+    /// From when on: a time, a day or a span before now (7d, 12h).
+    #[arg(long, value_name = "WHEN", default_value = "24h", value_parser = super::when::parse)]
+    pub(super) from: When,
+    /// Until when [default: now].
+    #[arg(long, value_name = "WHEN", value_parser = super::when::parse)]
+    pub(super) to: Option<When>,
+    /// These metrics alone: cpu,memory; a wrong one lists all.
+    #[arg(long, value_name = "NAMES")]
+    pub(super) metric: Option<String>,
+    /// Of these alone: system, host, team, user, project or container.
+    #[arg(long, value_name = "KIND")]
+    pub(super) of: Option<String>,
+    /// Into this file [default: the standard output].
+    #[arg(long, short, value_name = "FILE")]
+    pub(super) output: Option<PathBuf>,
+}
+
+/// What `top` has a line for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum By {
+    /// A user.
+    User,
+    /// A team.
+    Team,
+    /// A project.
+    Project,
+    /// A container that runs.
+    Container,
+}
+
+/// What `top` sorts by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum Sort {
+    /// CPU in use.
+    Cpu,
+    /// Working set.
+    Memory,
+    /// Bytes over the network.
+    Net,
+    /// Bytes to and from disks.
+    Disk,
+    /// Processes and threads.
+    Pids,
+    /// The alphabet.
+    Name,
+}
+
+/// Flags of `top`.
+#[derive(Debug, Args)]
+pub(super) struct TopFlags {
+    /// What has a line.
+    #[arg(long, default_value = "container")]
+    pub(super) by: By,
+    /// What is first.
+    #[arg(long, default_value = "cpu")]
+    pub(super) sort: Sort,
+    /// Print one table and end, also where there is a terminal; --json does, too.
+    #[arg(long)]
+    pub(super) once: bool,
 }
 
 /// Flags of `ps`.

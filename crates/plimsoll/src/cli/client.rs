@@ -1,19 +1,23 @@
 //! The API's client: one request a connection, over the server's unix socket or over TCP.
 
+use std::io::{ErrorKind, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{AUTHORIZATION, CONTENT_TYPE, HOST, HeaderValue};
-use http::{Method, Request, StatusCode};
+use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
 
 use super::args::Global;
 use super::error::CliError;
+use super::events::Events;
 use crate::config::{Config, Sources, socket_path};
 
 /// How long connecting may take.
@@ -22,6 +26,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
 /// The most bytes of an answer.
 const ANSWER_MAX: usize = 64 << 20;
+
+/// What is said when it was reached.
+const SLOW: &str = "it took too long to answer";
+
+/// An answer that has begun, and what drives its connection.
+type Opened = (Response<Incoming>, JoinHandle<hyper::Result<()>>);
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -166,18 +176,79 @@ impl Client {
     ) -> Result<(StatusCode, Bytes), CliError> {
         let request = self.request(method, path, body)?;
         let answered = tokio::time::timeout(ANSWER_TIMEOUT, async {
-            match &self.target {
-                Target::Unix(socket) => {
-                    over(connect(UnixStream::connect(socket)).await?, request).await
-                }
-                Target::Tcp(authority) => {
-                    over(connect(TcpStream::connect(authority)).await?, request).await
-                }
-            }
+            let (response, connection) = self.open(request).await?;
+            let answer = whole(response).await;
+            connection.abort();
+            answer
         });
         match answered.await {
             Ok(outcome) => outcome.map_err(|source| self.unreachable(source)),
-            Err(_) => Err(self.unreachable("it took too long to answer".into())),
+            Err(_) => Err(self.unreachable(SLOW.into())),
+        }
+    }
+
+    /// What happens, as it happens.
+    ///
+    /// # Errors
+    /// As [`Client::get`].
+    pub(super) async fn follow(&self) -> Result<Events, CliError> {
+        self.begin(&path(&["events"])).await.map(Events::of)
+    }
+
+    /// `GET path`, written as it comes.
+    ///
+    /// # Errors
+    /// As [`Client::get`], and when it cannot be written; `to` says where.
+    pub(super) async fn write(
+        &self,
+        path: &str,
+        into: &mut (dyn Write + Send),
+        to: &str,
+    ) -> Result<(), CliError> {
+        let unwritten = |source| CliError::Io {
+            verb: "write",
+            path: to.to_owned(),
+            source,
+        };
+        let mut body = self.begin(path).await?;
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|source| self.unreachable(source.into()))?;
+            if let Ok(bytes) = frame.into_data() {
+                match into.write_all(&bytes) {
+                    // A reader that has gone, like `head`, is no failure.
+                    Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+                    written => written.map_err(unwritten)?,
+                }
+            }
+        }
+        into.flush().map_err(unwritten)
+    }
+
+    /// `GET path`, as far as that it has begun.
+    async fn begin(&self, path: &str) -> Result<Incoming, CliError> {
+        let request = self.request(Method::GET, path, None)?;
+        let opened = tokio::time::timeout(ANSWER_TIMEOUT, self.open(request)).await;
+        let opened = opened.map_err(|_| self.unreachable(SLOW.into()))?;
+        let (response, _) = opened.map_err(|source| self.unreachable(source))?;
+        if response.status().is_success() {
+            return Ok(response.into_body());
+        }
+        let answer = whole(response).await;
+        let (status, bytes) = answer.map_err(|source| self.unreachable(source))?;
+        let problem = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+        done(status, problem)?;
+        Err(self.malformed(format!("status {status}")))
+    }
+
+    /// Sends a request on a connection of its own.
+    async fn open(&self, request: Request<Full<Bytes>>) -> Result<Opened, BoxError> {
+        match &self.target {
+            Target::Unix(socket) => {
+                over(connect(UnixStream::connect(socket)).await?, request).await
+            }
+            Target::Tcp(authority) => {
+                over(connect(TcpStream::connect(authority)).await?, request).await
+            }
         }
     }
 
@@ -255,19 +326,21 @@ async fn connect<S>(connecting: impl Future<Output = std::io::Result<S>>) -> Res
     }
 }
 
-async fn over<S>(stream: S, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), BoxError>
+async fn over<S>(stream: S, request: Request<Full<Bytes>>) -> Result<Opened, BoxError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let connection = tokio::spawn(connection);
-    let response = sender.send_request(request).await?;
+    Ok((sender.send_request(request).await?, connection))
+}
+
+async fn whole(response: Response<Incoming>) -> Result<(StatusCode, Bytes), BoxError> {
     let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_MAX)
         .collect()
         .await?;
-    connection.abort();
     Ok((status, body.to_bytes()))
 }
 

@@ -24,9 +24,11 @@ pub(super) async fn run(
     flags: &HistoryFlags,
     now_ms: i64,
 ) -> Result<Answer, CliError> {
-    let subject = match &flags.container {
-        Some(id) => path(&["usage", "container", id]),
-        None => Entity::of(client, &flags.who).await?.path("usage"),
+    let subject = match (&flags.container, &flags.project, &flags.host) {
+        (Some(id), ..) => path(&["usage", "container", id]),
+        (_, Some(project), _) => path(&["usage", "project", project]),
+        (.., Some(host)) => path(&["usage", "host", host]),
+        _ => Entity::of(client, &flags.who).await?.path("usage"),
     };
     let from_ms = flags.since.before(now_ms).unwrap_or(0);
     let from = time(from_ms);
@@ -46,7 +48,7 @@ pub(super) async fn run(
     Ok(Answer::new(history, page))
 }
 
-fn time(ms: i64) -> String {
+pub(super) fn time(ms: i64) -> String {
     Timestamp::from_millisecond(ms)
         .unwrap_or_default()
         .to_string()

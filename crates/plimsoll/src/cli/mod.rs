@@ -18,6 +18,8 @@ mod containers;
 mod decisions;
 mod doctor;
 mod error;
+mod events;
+mod export;
 mod history;
 mod images;
 mod inbox;
@@ -36,6 +38,7 @@ mod table;
 mod teams;
 mod text;
 mod tokens;
+mod top;
 mod usage;
 mod users;
 mod when;
@@ -129,6 +132,8 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Quota(command) => quota::run(client, command, now_ms).await,
         Command::Usage(who) => usage::run(client, &who, now_ms).await,
         Command::History(flags) => history::run(client, &flags, now_ms).await,
+        Command::Top(flags) => top::run(client, &flags, global.json).await,
+        Command::Export(flags) => export::run(client, &flags, global.json, now_ms).await,
         Command::Ps(flags) => containers::run(client, &flags).await,
         Command::Validate(flags) => decisions::validate(client, &flags).await,
         Command::Decisions(flags) => decisions::list(client, &flags, now_ms).await,

@@ -13,6 +13,9 @@ pub(super) enum Align {
     Right,
 }
 
+/// What is left of a first column that is cut.
+const FIRST_LEAST: usize = 8;
+
 /// A table. Cells are made printable when they are added.
 #[derive(Debug)]
 pub(super) struct Table {
@@ -43,16 +46,35 @@ impl Table {
         self.rows.is_empty()
     }
 
+    fn headings(&self) -> Vec<String> {
+        self.columns.iter().map(|(h, _)| (*h).to_owned()).collect()
+    }
+
+    fn widths(&self, headings: &Vec<String>) -> Vec<usize> {
+        let width = |i: usize| {
+            let cells = std::iter::once(headings).chain(&self.rows);
+            cells.map(|row| row[i].chars().count()).max().unwrap_or(0)
+        };
+        (0..self.columns.len()).map(width).collect()
+    }
+
+    /// Cuts the first column so that the lines are no wider than this, as far as it goes.
+    #[must_use]
+    pub(super) fn within(mut self, width: usize) -> Self {
+        let widths = self.widths(&self.headings());
+        let rest: usize = widths.iter().skip(1).map(|width| width + 2).sum();
+        let first = width.saturating_sub(rest).max(FIRST_LEAST);
+        for cell in self.rows.iter_mut().filter_map(|row| row.first_mut()) {
+            *cell = cut(cell, first);
+        }
+        self
+    }
+
     /// The table as text, each line ended.
     #[must_use]
     pub(super) fn render(&self) -> String {
-        let headings: Vec<String> = self.columns.iter().map(|(h, _)| (*h).to_owned()).collect();
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|i| {
-                let cells = std::iter::once(&headings).chain(&self.rows);
-                cells.map(|row| row[i].chars().count()).max().unwrap_or(0)
-            })
-            .collect();
+        let headings = self.headings();
+        let widths = self.widths(&headings);
         let mut text = String::new();
         for row in std::iter::once(&headings).chain(&self.rows) {
             let mut line = String::new();
@@ -99,6 +121,14 @@ mod tests {
              jürgen     8 GiB\n\
              x\\u{1b}\n"
         );
+    }
+
+    #[test]
+    fn the_first_column_gives_way() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("MEMORY", Align::Right)]);
+        table.row(["a long name for a thing".to_owned(), "512 MiB".to_owned()]);
+        let lines = table.within(20).render();
+        assert_eq!(lines, "NAME          MEMORY\na long nam…  512 MiB\n");
     }
 
     #[test]

@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use plimsoll_core::dimension::{Amounts, Dimension};
 use plimsoll_core::metric::Metric;
-use plimsoll_store::StoreError;
 use plimsoll_store::history::{Faults, History, Labels, Point, Settings, Tick, Totals};
+use plimsoll_store::{Project, StoreError};
 
 use crate::config::Config;
-use crate::meter::{Flows, Reading};
+use crate::live::{Reserved, of_project};
+use crate::meter::{Flows, HostUse, Reading, Whose};
 use crate::state::App;
 use crate::tasks::in_full;
 
@@ -21,6 +23,8 @@ pub const EVERY: Duration = Duration::from_mins(1);
 
 /// What a container's key begins with.
 pub const CONTAINER: &str = "container:";
+/// And a host's.
+pub const HOST: &str = "host:";
 
 /// Opens the history as configured.
 ///
@@ -60,22 +64,53 @@ pub type SharedRecording = Arc<Mutex<Recording>>;
 /// # Errors
 /// In words, when it cannot be written; the next run writes both.
 pub async fn run(app: Arc<App>, recording: SharedRecording) -> Result<String, String> {
-    let done = tokio::task::spawn_blocking(move || record(&app, &recording));
+    let ledger = Ledger::now(&app).await;
+    let done = tokio::task::spawn_blocking(move || record(&app, &recording, &ledger));
     done.await.map_err(|e| e.to_string())?
 }
 
-fn record(app: &App, recording: &Mutex<Recording>) -> Result<String, String> {
+/// What the ledger says beside a reading.
+#[derive(Debug, Default)]
+struct Ledger {
+    /// `None` where it does not say: that is no zero.
+    reserved: Option<Reserved>,
+    projects: Vec<Project>,
+}
+
+impl Ledger {
+    async fn now(app: &App) -> Self {
+        let read = async {
+            let live = app.store.live_reservations().await?;
+            let projects = app.store.projects().await?;
+            Ok::<_, StoreError>(Self {
+                reserved: Some(Reserved::of(&live, &projects)),
+                projects,
+            })
+        };
+        let read = read.await;
+        let unread = |error: &StoreError| {
+            tracing::warn!(
+                error = in_full(error),
+                "what is reserved is not in this reading"
+            );
+        };
+        read.inspect_err(unread).unwrap_or_default()
+    }
+}
+
+fn record(app: &App, recording: &Mutex<Recording>, ledger: &Ledger) -> Result<String, String> {
     let mut recording = recording.lock().unwrap_or_else(PoisonError::into_inner);
     let reading = app.meter.last();
     let Some(at_ms) = read_at(&reading).filter(|at_ms| recording.last_ms != Some(*at_ms)) else {
         return Ok("nothing new".to_owned());
     };
     recording.last_ms = Some(at_ms);
-    let points = points(&reading, &mut recording.kills);
+    let mut points = points(&reading, ledger.reserved.as_ref(), &mut recording.kills);
+    points.extend(app.meter.host().map(|used| host(&app.lease.host, used)));
     for point in &points {
         if !app.history.knows(&point.entity) {
-            app.history
-                .describe(&point.entity, labels(app, &point.entity));
+            let labels = labels(app, &ledger.projects, &point.entity);
+            app.history.describe(&point.entity, labels);
         }
     }
     let before = app.history.faults();
@@ -104,7 +139,7 @@ pub(crate) fn read_at(reading: &Reading) -> Option<i64> {
 }
 
 /// What of a reading goes into the history.
-fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
+fn points(reading: &Reading, reserved: Option<&Reserved>, kills: &mut Kills) -> Vec<Point> {
     let before = kills.take();
     let so_far = reading.containers.iter();
     let so_far = so_far.filter_map(|(id, used)| Some((id.clone(), used.oom_kills?)));
@@ -121,7 +156,14 @@ fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
         .into_iter()
         .chain(flows(usage.flows))
         .chain(usage.storage_bytes.map(|bytes| (Metric::Storage, bytes)))
+        .chain(of_entity(reserved, *whose))
         .collect(),
+    });
+    let held = reserved.into_iter().flat_map(|reserved| &reserved.entities);
+    let unread = held.filter(|(whose, _)| !reading.entities.contains_key(whose));
+    let unread = unread.map(|(whose, amounts)| Point {
+        entity: whose.key(),
+        values: held_of(amounts).to_vec(),
     });
     let containers = reading.containers.iter().map(|(id, used)| {
         let kills = used.oom_kills.map(|now| {
@@ -145,10 +187,47 @@ fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
             values: values
                 .filter_map(|(m, value)| Some((m, value?)))
                 .chain(flows)
+                .chain(of_container(reserved, id))
                 .collect(),
         }
     });
-    entities.chain(containers).collect()
+    entities.chain(unread).chain(containers).collect()
+}
+
+/// What is reserved for an entity; who is not in the ledger has reserved nothing.
+fn of_entity(reserved: Option<&Reserved>, whose: Whose) -> impl Iterator<Item = (Metric, u64)> {
+    let held = reserved.map(|reserved| reserved.entities.get(&whose).copied());
+    held.into_iter()
+        .flat_map(|held| held_of(&held.unwrap_or_default()))
+}
+
+fn of_container(reserved: Option<&Reserved>, id: &str) -> impl Iterator<Item = (Metric, u64)> {
+    let held = reserved.map(|reserved| reserved.containers.get(id).copied());
+    held.into_iter()
+        .flat_map(|held| held_of(&held.unwrap_or_default()))
+}
+
+fn held_of(amounts: &Amounts) -> [(Metric, u64); 2] {
+    [
+        (Metric::CpuReserved, amounts.get(Dimension::Cpu)),
+        (Metric::MemoryReserved, amounts.get(Dimension::Memory)),
+    ]
+}
+
+/// The whole host. What the kernel does not say is left out.
+fn host(name: &str, used: HostUse) -> Point {
+    let values = [
+        (Metric::Cpu, used.cpu_milli),
+        (Metric::Memory, Some(used.memory_bytes)),
+        (Metric::CpuPressure, used.cpu_pressure.map(|p| p.some)),
+        (Metric::MemoryPressure, used.memory_pressure.map(|p| p.some)),
+        (Metric::BlockPressure, used.block_pressure.map(|p| p.some)),
+    ];
+    let known = values.into_iter();
+    Point {
+        entity: format!("{HOST}{name}"),
+        values: known.filter_map(|(m, value)| Some((m, value?))).collect(),
+    }
 }
 
 fn flows(flows: Flows) -> [(Metric, u64); 4] {
@@ -176,13 +255,21 @@ fn totals(reading: &Reading) -> Vec<Totals> {
 }
 
 /// What the ledger knows of an entity.
-fn labels(app: &App, entity: &str) -> Labels {
+fn labels(app: &App, projects: &[Project], entity: &str) -> Labels {
     let host = Some(app.lease.host.clone());
     if let Some(id) = entity.strip_prefix(CONTAINER) {
         let row = app.store.by_container(&app.lease.host, id).ok().flatten();
         return row.as_ref().map_or_else(Labels::default, Labels::of);
     }
+    let is_it = |project: &&Project| Whose::Project(project.id).key() == entity;
+    if let Some(project) = projects.iter().find(is_it) {
+        return Labels {
+            host,
+            ..of_project(project)
+        };
+    }
     let name = match entity.split_once(':') {
+        Some(("host", name)) => Some(name.to_owned()),
         Some(("user", id)) => app.store.user(id).map(|user| user.name).ok(),
         Some(("team", id)) => app.store.team(id).map(|team| team.name).ok(),
         _ => None,
@@ -196,8 +283,11 @@ fn labels(app: &App, entity: &str) -> Labels {
 
 #[cfg(test)]
 mod tests {
+    use plimsoll_core::entity::UserId;
+    use uuid::Uuid;
+
     use super::*;
-    use crate::meter::{ContainerUse, Usage, Whose};
+    use crate::meter::{ContainerUse, Usage};
 
     #[test]
     fn kills_are_those_since_the_last_reading_and_what_is_unknown_is_left_out() {
@@ -212,13 +302,39 @@ mod tests {
                 containers: HashMap::from([("c".to_owned(), used)]),
                 ..Reading::default()
             };
-            points(&reading, &mut before).remove(0).values
+            points(&reading, None, &mut before).remove(0).values
         };
         let oom = |values: Vec<(Metric, u64)>| values[1].1;
         assert_eq!(oom(kills(Some(9))), 0, "from before this process");
         assert_eq!(kills(None), [(Metric::Memory, 7)]);
         let seen = [2, 2, 5, 1].map(|total| oom(kills(Some(total))));
         assert_eq!(seen, [2, 0, 3, 1]);
+    }
+
+    #[test]
+    fn whoever_has_reserved_something_is_there_also_where_nothing_runs() {
+        let held = |cpu| Amounts::ZERO.with(Dimension::Cpu, cpu);
+        let [idle, busy] = [1, 2].map(|n| Whose::User(UserId(Uuid::from_u128(n))));
+        let reading = Reading {
+            entities: HashMap::from([(busy, Usage::default()), (Whose::System, Usage::default())]),
+            ..Reading::default()
+        };
+        let reserved = Reserved {
+            entities: HashMap::from([(idle, held(500)), (busy, held(700))]),
+            ..Reserved::default()
+        };
+        let reserved_of = |reserved: Option<&Reserved>, whose: Whose| {
+            let points = points(&reading, reserved, &mut None);
+            let point = points
+                .into_iter()
+                .find(|point| point.entity == whose.key())?;
+            let found = point.values.iter().find(|(m, _)| *m == Metric::CpuReserved);
+            found.map(|(_, value)| *value)
+        };
+        for (whose, value) in [(idle, 500), (busy, 700), (Whose::System, 0)] {
+            assert_eq!(reserved_of(Some(&reserved), whose), Some(value));
+            assert_eq!(reserved_of(None, whose), None, "the ledger did not say");
+        }
     }
 
     #[test]

@@ -104,6 +104,106 @@ async fn a_history_has_the_step_and_unit_asked_for() {
 }
 
 #[tokio::test]
+async fn projects_and_hosts_have_a_history_for_those_who_may_see_it() {
+    let site = Site::new().await;
+    let ada = site.user("ada", "member").await;
+    let bob = site.user("bob", "member").await;
+    let add = async |token: &str| {
+        let body = json!({"name": "thesis"});
+        let made = site.by(token, "POST", "/api/projects", Some(body)).await;
+        made.is(201)["id"].as_str().unwrap().to_owned()
+    };
+    let own = add(&ada).await;
+    measured(
+        &site,
+        &[(&format!("project:{own}"), 500), ("host:a.example", 1500)],
+    )
+    .await;
+    let (from, to) = (at(start(&site)), at(start(&site) + 5 * HOUR));
+    let path = |of: &str| format!("/api/usage/{of}/history?metric=cpu&from={from}&to={to}&step=1h");
+    let thesis = path("project/thesis");
+    let shown = site.by(&ada, "GET", &thesis, None).await.is(200);
+    assert_eq!(
+        (
+            &shown["entityType"],
+            &shown["entityId"],
+            &shown["points"][2][1]
+        ),
+        (&json!("project"), &json!(own), &json!(0.5))
+    );
+    let unseen = site.by(&bob, "GET", &thesis, None).await;
+    unseen.fails(404, "not_found");
+
+    let other = add(&bob).await;
+    let several = site.ask("GET", &thesis, Value::Null).await;
+    assert_eq!(several.fails(422, "invalid_field")["field"], "project");
+    assert_eq!(
+        site.get(&path(&format!("project/{own}"))).await["name"],
+        "thesis"
+    );
+    let none = site.get(&path(&format!("project/{other}"))).await;
+    assert_eq!(none["points"], json!([]));
+
+    let host = site.get(&path("host/a.example")).await;
+    assert_eq!(host["points"][0][1], 1.5, "{host}");
+    let unseen = site.by(&ada, "GET", &path("host/a.example"), None).await;
+    unseen.fails(403, "forbidden");
+}
+
+#[tokio::test]
+async fn a_breakdown_tells_what_was_reserved_and_idle() {
+    let site = Site::new().await;
+    for reading in 0..600 {
+        let point = |entity: &str, values: &[(Metric, u64)]| Point {
+            entity: entity.to_owned(),
+            values: values.to_vec(),
+        };
+        let tick = Tick {
+            at_ms: start(&site) + reading * MINUTE / 2,
+            points: vec![
+                point("user:a", &[(Metric::Cpu, 600), (Metric::CpuReserved, 2000)]),
+                point("user:b", &[(Metric::Cpu, 1000), (Metric::CpuReserved, 800)]),
+                point("user:c", &[(Metric::CpuReserved, 1000)]),
+                point("user:d", &[(Metric::Pids, 1), (Metric::CpuReserved, 0)]),
+            ],
+            ..Tick::default()
+        };
+        site.app.history.append(&tick).unwrap();
+    }
+    let (from, to) = (at(start(&site)), at(start(&site) + 5 * HOUR));
+    let path = |more: &str| format!("/api/usage/analytics?groupBy=user&from={from}&to={to}&{more}");
+    let body = site.get(&path("metric=cpu")).await;
+    let items = body["items"].as_array().unwrap().iter();
+    let rounded = |value: &Value| value.as_f64().map(f64::round);
+    let found: Vec<_> = items
+        .map(|item| {
+            let key = item["key"].as_str().unwrap();
+            let [total, reserved, idle] =
+                ["total", "reservedTotal", "idleTotal"].map(|field| rounded(&item[field]));
+            (key, total, reserved, idle)
+        })
+        .collect();
+    assert_eq!(
+        found,
+        [
+            ("b", Some(5.0), Some(4.0), Some(0.0)),
+            ("a", Some(3.0), Some(10.0), Some(7.0)),
+            ("c", Some(0.0), Some(5.0), Some(5.0)),
+        ],
+        "{body:#}"
+    );
+    let table = site.get(&path("metric=cpu&interval=1d&format=csv")).await;
+    let mut lines = table.as_str().unwrap().lines();
+    assert_eq!(
+        lines.next(),
+        Some("key,name,time,total,average,max,reserved,idle")
+    );
+    assert!(lines.all(|line| line.split(',').count() == 8), "{table}");
+    let pids = site.get(&path("metric=pids")).await;
+    assert_eq!(pids["items"][0].get("idleTotal"), None, "{pids:#}");
+}
+
+#[tokio::test]
 async fn a_breakdown_shows_each_caller_what_is_theirs() {
     let site = Site::new().await;
     let bob = site.user("bob", "member").await;
@@ -200,6 +300,12 @@ async fn a_breakdown_shows_each_caller_what_is_theirs() {
     let points = first["points"].as_array().unwrap();
     assert_eq!(points.len(), 5);
     near(&points[3][1], 2.0);
+    let export = format!("/api/usage/export?from={from}&to={to}&metric=cpu");
+    for (caller, rows) in [(&site.admin, 7), (&ada, 5), (&bob, 4)] {
+        let table = site.by(caller, "GET", &export, None).await.is(200);
+        let hours = table.as_str().unwrap().lines().count() - 1;
+        assert_eq!(hours, rows * 5, "{table}");
+    }
     let table = site.get(&format!("{}&format=csv", path("container"))).await;
     assert!(
         table.as_str().unwrap().contains("\"b\",\"train\","),
