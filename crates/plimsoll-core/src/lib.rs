@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod dimension;
 pub mod entity;
+pub mod ladder;
 pub mod metric;
 pub mod notice;
 pub mod quota;

@@ -140,6 +140,7 @@ pub(super) fn all() -> Vec<Route> {
         route("post", "/api/projects", "people", "Add a project to a team or a user.", post(projects::add)).body("NewProject").answers(201, "Project"),
         route("delete", "/api/projects/{id}", "people", "Delete a project.", delete(projects::delete)).answers(204, ""),
         route("get", "/api/classes", "people", "The quota classes.", get(system::classes)).answers(200, "Class[]"),
+        route("put", "/api/classes/{class}", "people", "Say what is done where a limit of a class is exceeded.", put(system::put_class)).body("ClassChange").answers(200, "Class"),
         route("get", "/api/tokens", "people", "The caller's tokens; an administrator's view shows all.", get(tokens::list)).answers(200, "Token[]"),
         route("post", "/api/tokens", "people", "Make a token. Its secret is shown in this answer only.", post(tokens::add)).body("NewToken").answers(201, "NewSecret"),
         route("delete", "/api/tokens/{id}", "people", "Revoke a token.", delete(tokens::revoke)).answers(204, ""),

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::ladder::Ladder;
 use super::limits::{AllotmentFlags, BorrowFlags, LimitFlags, RequestFlags};
 use super::when::When;
 
@@ -763,6 +764,11 @@ pub(super) struct QuotaSetFlags {
     /// Promise this many times the limits; real use is held at them. 1 is no overcommit.
     #[arg(long, value_name = "FACTOR")]
     pub(super) overcommit: Option<f64>,
+    /// What is done where a limit is exceeded, each step so long after it was: like
+    /// `throttle=5m,stop=1h,memory.stop=10m,announce=2m,scavenger`; `none`, or `class` for what the
+    /// class says.
+    #[arg(long, value_name = "STEPS", value_parser = super::ladder::parse)]
+    pub(super) ladder: Option<Ladder>,
     /// For the audit log.
     #[arg(long)]
     pub(super) reason: Option<String>,

@@ -21,6 +21,7 @@ mod error;
 mod history;
 mod images;
 mod inbox;
+mod ladder;
 mod limits;
 mod pages;
 mod plot;
