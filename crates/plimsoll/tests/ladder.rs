@@ -133,6 +133,45 @@ fn what_is_throttled_gets_its_processor_back() {
 }
 
 #[test]
+fn an_administrator_looks_first_and_then_takes_the_next_step_at_once() {
+    let server = server("ports.first=46000", "violations.calm_s=0.5");
+    let ada = server.tenant("ada", 62_625, json!({"maxMemoryGB": 1}));
+    let hour = json!({"steps": {"stopAfterSeconds": 3600}});
+    server.put("/api/quotas/user/ada", json!({"ladder": hour}));
+    run(&ada, "old", &[], &STUBBORN);
+    run(&ada, "new", &[], &STUBBORN);
+    server.put("/api/quotas/user/ada", json!({"maxMemoryGB": 0.1}));
+    let path = "/api/quotas/enforce";
+    let other = json!({"entityType": "system", "dryRun": true});
+    assert_eq!(server.post(path, other)["actions"], json!([]));
+    let would = server.post(path, json!({"dryRun": true}));
+    let action = &would["actions"][0];
+    assert_eq!(would["actions"].as_array().unwrap().len(), 1, "{would}");
+    for (field, value) in [
+        ("container", "new"),
+        ("step", "stop"),
+        ("action", "do"),
+        ("dimension", "memory"),
+        ("user", "ada"),
+    ] {
+        assert_eq!(action[field], value, "{action}");
+    }
+    assert!(steps(&server, "user=ada").is_empty(), "nothing was done");
+    assert!(runs(&server, "ada", "new"));
+    let socket = server.path("api.sock");
+    let (status, _) = common::as_uid(62_625, &socket, "POST", path, Some("{}"));
+    assert_eq!(status, 403);
+
+    let said = server.plimsoll(&["enforce", "user", "ada"]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert!(said.out.contains("new"), "{said:?}");
+    assert!(!runs(&server, "ada", "new"));
+    assert!(runs(&server, "ada", "old"));
+    let said = server.plimsoll(&["enforce"]);
+    assert!(!said.out.contains("do "), "{said:?}");
+}
+
+#[test]
 fn what_is_paused_stays_so_through_a_crash_until_nothing_is_enforced() {
     let mut server = server("ports.first=45500", "violations.calm_s=600");
     let ada = server.tenant("ada", 62_622, json!({"maxCpuCores": 1, "maxMemoryGB": 1}));

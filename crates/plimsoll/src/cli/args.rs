@@ -144,6 +144,8 @@ pub(super) enum Command {
     },
     /// Show limits that are exceeded, or were.
     Violations(ViolationsFlags),
+    /// Take the next step of the ladder now, wherever a limit is exceeded.
+    Enforce(EnforceFlags),
     /// Show what you were told and have not read.
     Inbox(InboxFlags),
     /// Copy the ledger, the totals and the history into a folder; the server may run.
@@ -871,6 +873,20 @@ pub(super) struct ViolationsFlags {
     /// Closed ones, too.
     #[arg(long)]
     pub(super) all: bool,
+}
+
+/// Flags of `enforce`.
+#[derive(Debug, Args)]
+pub(super) struct EnforceFlags {
+    /// Only for the limits of a `user`, a `team` or the `system`.
+    #[arg(value_enum)]
+    pub(super) kind: Option<Kind>,
+    /// Name or id of the user or team.
+    #[arg(requires = "kind")]
+    pub(super) name: Option<String>,
+    /// Say what would be done.
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 /// `caps ...`

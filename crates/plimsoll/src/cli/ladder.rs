@@ -1,10 +1,20 @@
 //! The ladder on the command line: `throttle=5m,stop=1h,memory.stop=10m,announce=2m,scavenger`.
 
+use http::Method;
 use plimsoll_core::Dimension;
 use plimsoll_core::ladder::{Policy, Rungs, Step};
-use serde_json::Value;
+use serde_json::{Map, Value, json};
 
+use super::amounts::text;
+use super::answer::Answer;
+use super::args::EnforceFlags;
+use super::client::Client;
+use super::error::CliError;
+use super::table::{Align, Table};
+use super::text::printable;
+use super::users::{put, word};
 use super::when::{self, When};
+use super::who::Entity;
 
 /// What is done where a limit is exceeded; `None` is what the class says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,6 +84,40 @@ pub(super) fn shown(ladder: &Value) -> Option<String> {
         words.push("scavenger".to_owned());
     }
     Some(words.join(","))
+}
+
+pub(super) async fn enforce(client: &Client, flags: EnforceFlags) -> Result<Answer, CliError> {
+    if let Some(kind) = flags.kind {
+        Entity::named(kind, flags.name.as_deref())?;
+    }
+    let mut body = Map::from_iter([("dryRun".to_owned(), json!(flags.dry_run))]);
+    put(&mut body, "entityType", flags.kind.map(|kind| word(&kind)));
+    put(&mut body, "entityId", flags.name);
+    let path = "/api/quotas/enforce";
+    let done = client
+        .send(Method::POST, path, Some(&Value::Object(body)))
+        .await?;
+    let mut table = Table::new(&[
+        ("", Align::Left),
+        ("STEP", Align::Left),
+        ("CONTAINER", Align::Left),
+        ("OF", Align::Left),
+        ("WHY", Align::Left),
+    ]);
+    for action in done["actions"].as_array().into_iter().flatten() {
+        let columns = ["action", "step", "container", "user", "reason"];
+        table.row(columns.map(|field| text(action, field)));
+    }
+    let mut page = match table.is_empty() {
+        true => "no exceeded limit calls for anything\n".to_owned(),
+        false => table.render(),
+    };
+    for failed in done["failed"].as_array().into_iter().flatten() {
+        page.push_str("not done: ");
+        page.push_str(&printable(failed.as_str().unwrap_or_default()));
+        page.push('\n');
+    }
+    Ok(Answer::new(done, page))
 }
 
 #[cfg(test)]

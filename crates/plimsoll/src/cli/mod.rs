@@ -131,6 +131,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Why { user } => decisions::why(client, user.as_deref(), now_ms).await,
         Command::Explain { decision } => decisions::explain(client, &decision, now_ms).await,
         Command::Inbox(flags) => inbox::run(client, &flags, now_ms).await,
+        Command::Enforce(flags) => ladder::enforce(client, flags).await,
         Command::Violations(flags) => decisions::violations(client, &flags, now_ms).await,
         Command::Serve(_)
         | Command::Install(_)
