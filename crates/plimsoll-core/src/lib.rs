@@ -8,6 +8,7 @@ pub mod admit;
 pub mod analysis;
 pub mod dimension;
 pub mod entity;
+pub mod ladder;
 pub mod metric;
 pub mod notice;
 pub mod quota;

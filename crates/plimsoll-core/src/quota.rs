@@ -4,6 +4,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::dimension::{Amounts, Dimension, Limit, Limits};
+use crate::ladder::Policy;
 use crate::units::{BYTES_PER_GB, Bytes, MilliCpu};
 
 /// How an entity's limits are applied.
@@ -247,6 +248,8 @@ pub struct QuotaClass {
     pub limits: Limits,
     /// Defaults for containers that name no limits.
     pub defaults: ContainerDefaults,
+    /// What is done where a limit is exceeded.
+    pub ladder: Policy,
 }
 
 /// The class a new user gets when nobody names one.
@@ -290,6 +293,7 @@ pub fn built_in_classes() -> Vec<QuotaClass> {
         name: name.to_owned(),
         limits,
         defaults: ContainerDefaults::default(),
+        ladder: Policy::default(),
     })
     .collect()
 }

@@ -27,6 +27,7 @@ mod reservations;
 mod retention;
 mod rows;
 mod shares;
+mod steps;
 mod tokens;
 mod violations;
 mod writer;
@@ -53,6 +54,7 @@ pub use shares::{
     Grant, GrantState, GrantTo, NewGrant, NewRequest, Redistribute, Redistribution,
     RedistributionState, Request, RequestState, Turn,
 };
+pub use steps::Turned;
 pub use tokens::NewToken;
 pub use violations::{BEHIND_MAX, Measured, most};
 

@@ -42,6 +42,11 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
         "violations",
         include_str!("migrations/sqlite_006_violations.sql"),
     ),
+    (
+        7,
+        "ladder",
+        include_str!("migrations/sqlite_007_ladder.sql"),
+    ),
 ];
 
 /// The schema this version writes.
@@ -115,8 +120,13 @@ fn apply(connection: &Connection, found: u32, now_ms: i64) -> Result<()> {
 fn seed(connection: &Connection, now_ms: i64) -> Result<()> {
     for class in built_in_classes() {
         connection.execute(
-            "INSERT INTO quota_class (name, limits, defaults) VALUES (?1, ?2, ?3)",
-            params![class.name, json(&class.limits), json(&class.defaults)],
+            "INSERT INTO quota_class (name, limits, defaults, ladder) VALUES (?1, ?2, ?3, ?4)",
+            params![
+                class.name,
+                json(&class.limits),
+                json(&class.defaults),
+                json(&class.ladder)
+            ],
         )?;
     }
     connection.execute(

@@ -3,6 +3,7 @@
 use plimsoll_core::admit::LevelKind;
 use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
 use plimsoll_core::entity::{EntityKind, SYSTEM_ID, TeamId, UserId};
+use plimsoll_core::ladder::Policy;
 use plimsoll_core::notice::{About, EventKind};
 use plimsoll_core::quota::{
     ContainerDefaults, QuotaClass, TeamMode, TeamShape, added_up, overflow,
@@ -24,7 +25,7 @@ use crate::violations;
 
 pub(crate) fn class(connection: &Connection, name: &str) -> Result<QuotaClass> {
     connection
-        .prepare_cached("SELECT name, limits, defaults FROM quota_class WHERE name = ?1")?
+        .prepare_cached("SELECT name, limits, defaults, ladder FROM quota_class WHERE name = ?1")?
         .query_row([name], class_row)
         .optional()?
         .ok_or_else(|| StoreError::NotFound {
@@ -38,6 +39,7 @@ fn class_row(row: &rusqlite::Row<'_>) -> rusqlite::Result<QuotaClass> {
         name: row.get(0)?,
         limits: rows::parse(row, 1)?,
         defaults: rows::parse(row, 2)?,
+        ladder: rows::parse(row, 3)?,
     })
 }
 
@@ -277,15 +279,18 @@ impl Store {
                 ));
             }
             let mode = change.mode.unwrap_or(old.mode);
+            let ladder = change.ladder.unwrap_or(old.ladder.clone());
+            check_ladder(ladder.iter())?;
             books.connection.execute(
-                "UPDATE quota SET limits = ?2, overcommit = ?3, mode = ?4, version = version + 1,
-                                  updated_at = ?5 WHERE entity_id = ?1",
+                "UPDATE quota SET limits = ?2, overcommit = ?3, mode = ?4, ladder = ?6,
+                                  version = version + 1, updated_at = ?5 WHERE entity_id = ?1",
                 params![
                     entity.to_string(),
                     rows::json(&limits),
                     overcommit,
                     mode.name(),
-                    actor.at_ms
+                    actor.at_ms,
+                    ladder.as_ref().map(rows::json)
                 ],
             )?;
             let name = match old.kind {
@@ -302,7 +307,7 @@ impl Store {
             let new = rows::quota(books.connection, entity)?;
             let state = |q: &Quota| {
                 json!({"limits": q.limits, "overcommitPermille": q.overcommit_permille,
-                       "mode": q.mode})
+                       "mode": q.mode, "ladder": q.ladder})
                 .to_string()
             };
             let change = Change {
@@ -335,13 +340,60 @@ impl Store {
         self.read(|books| class(books.connection, name))
     }
 
+    /// What is done where a limit of an entity is exceeded: what its quota says, else its class.
+    ///
+    /// # Errors
+    /// `NotFound`.
+    pub fn ladder(&self, entity: Uuid) -> Result<Policy> {
+        self.read(|books| {
+            let quota = books.quota(entity)?;
+            Ok(match quota.ladder {
+                Some(ladder) => ladder,
+                None => class(books.connection, &quota.class)
+                    .map(|c| c.ladder)
+                    .unwrap_or_default(),
+            })
+        })
+    }
+
+    /// Says what is done where a limit of a class is exceeded.
+    ///
+    /// # Errors
+    /// `NotFound`, `Invalid`.
+    pub async fn set_class_ladder(
+        &self,
+        name: String,
+        ladder: Policy,
+        actor: Actor,
+    ) -> Result<QuotaClass> {
+        self.write(move |books| {
+            check_ladder(Some(&ladder))?;
+            let old = class(books.connection, &name)?;
+            let sql = "UPDATE quota_class SET ladder = ?2 WHERE name = ?1";
+            books
+                .connection
+                .execute(sql, [&name, &rows::json(&ladder)])?;
+            let state = |ladder: &Policy| Some(json!({"ladder": ladder}).to_string());
+            let change = Change {
+                action: "class.change",
+                kind: "class",
+                entity: &name,
+                before: state(&old.ladder),
+                after: state(&ladder),
+            };
+            audit::record(books, &actor, &change)?;
+            Ok(QuotaClass { ladder, ..old })
+        })
+        .await
+    }
+
     /// Every class, by name.
     ///
     /// # Errors
     /// When the ledger cannot be read.
     pub async fn classes(&self) -> Result<Vec<QuotaClass>> {
         self.read_list(|books| {
-            let sql = "SELECT name, limits, defaults FROM quota_class ORDER BY name";
+            let sql = "SELECT name, limits, defaults, ladder FROM quota_class ORDER BY name";
             rows::all(books.connection, sql, [], class_row)
         })
         .await
@@ -359,6 +411,12 @@ impl Store {
                 .unwrap_or_default())
         })
     }
+}
+
+fn check_ladder<'p>(ladder: impl IntoIterator<Item = &'p Policy>) -> Result<()> {
+    let mut all = ladder.into_iter();
+    let checked = all.try_for_each(Policy::check);
+    checked.map_err(|why| StoreError::Invalid(format!("the ladder {why}")))
 }
 
 /// Tells whose limits are other ones now.

@@ -6,6 +6,7 @@ use plimsoll_core::entity::{
     CertId, DecisionId, EntityKind, MemberRole, Name, ProjectId, ReservationId, TeamId, TokenId,
     UserId,
 };
+use plimsoll_core::ladder::{Policy, Step};
 use plimsoll_core::quota::{Additions, Capacity, Mode, TeamMode, with_additions};
 use plimsoll_core::remedy::Remedy;
 use plimsoll_core::reservation::State;
@@ -197,6 +198,8 @@ pub struct Quota {
     pub overcommit_permille: u32,
     /// Enforce, shadow or off.
     pub mode: Mode,
+    /// What is done where a limit is exceeded; `None` where the class says it.
+    pub ladder: Option<Policy>,
     /// Rises with every change.
     pub version: u64,
     /// Unix milliseconds.
@@ -224,6 +227,8 @@ pub struct QuotaChange {
     pub overcommit_permille: Option<u32>,
     /// Enforce, shadow or off.
     pub mode: Option<Mode>,
+    /// What is done where a limit is exceeded; inner `None` is what the class says.
+    pub ladder: Option<Option<Policy>>,
     /// Refuse unless the quota still has this version.
     pub expected_version: Option<u64>,
 }
@@ -710,4 +715,50 @@ pub struct ViolationFilter {
     pub level: Option<plimsoll_core::LevelKind>,
     /// In this dimension.
     pub dimension: Option<plimsoll_core::Dimension>,
+}
+
+/// A step that is to be announced.
+#[derive(Debug, Clone)]
+pub struct NewStep {
+    /// The violation it is for.
+    pub violation: Uuid,
+    /// The container.
+    pub reservation: ReservationId,
+    /// What.
+    pub step: Step,
+    /// How much it is to free, in ledger units.
+    pub frees: u64,
+    /// The CPU that is left to it, of a throttle.
+    pub to: Option<MilliCpu>,
+    /// When it is to happen, Unix milliseconds.
+    pub due_ms: i64,
+}
+
+/// A step of the ladder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StepRecord {
+    /// Id; later ones sort later.
+    pub id: Uuid,
+    /// The violation it is for.
+    pub violation: Uuid,
+    /// The container.
+    pub reservation: ReservationId,
+    /// As its owner calls it, else the engine's id.
+    pub container: String,
+    /// Whose it is.
+    pub user: String,
+    /// What.
+    pub step: Step,
+    /// How much it is to free, in ledger units.
+    pub frees: u64,
+    /// The CPU that is left to it, of a throttle.
+    pub to: Option<MilliCpu>,
+    /// Unix milliseconds.
+    pub announced_ms: i64,
+    /// When it is to happen, Unix milliseconds.
+    pub due_ms: i64,
+    /// When it did, Unix milliseconds.
+    pub done_ms: Option<i64>,
+    /// When it was taken back, or did not come to it.
+    pub ended_ms: Option<i64>,
 }

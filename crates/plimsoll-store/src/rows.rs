@@ -34,6 +34,15 @@ pub(crate) fn parse<T: DeserializeOwned>(row: &Row<'_>, column: usize) -> rusqli
     serde_json::from_str(row.get_ref(column)?.as_str()?).map_err(|e| unreadable(column, e))
 }
 
+pub(crate) fn opt_parse<T: DeserializeOwned>(
+    row: &Row<'_>,
+    column: usize,
+) -> rusqlite::Result<Option<T>> {
+    let text = row.get_ref(column)?.as_str_or_null()?;
+    text.map(|text| serde_json::from_str(text).map_err(|e| unreadable(column, e)))
+        .transpose()
+}
+
 pub(crate) fn uuid(row: &Row<'_>, column: usize) -> rusqlite::Result<Uuid> {
     row.get_ref(column)?
         .as_str()?
@@ -57,7 +66,7 @@ pub(crate) fn named<T>(
     f(text).ok_or_else(|| unreadable(column, format!("unknown name {text}")))
 }
 
-fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+pub(crate) fn unsigned(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     row.get::<_, i64>(column).map(i64::unsigned_abs)
 }
 
@@ -134,7 +143,7 @@ pub(crate) fn project(row: &Row<'_>) -> rusqlite::Result<Project> {
 }
 
 pub(crate) const QUOTA: &str = "SELECT entity_id, kind, class, limits, overcommit, mode, version, \
-                                created_at, updated_at, granted FROM quota";
+                                created_at, updated_at, granted, ladder FROM quota";
 
 fn quota_row(row: &Row<'_>) -> rusqlite::Result<Quota> {
     Ok(Quota {
@@ -152,6 +161,7 @@ fn quota_row(row: &Row<'_>) -> rusqlite::Result<Quota> {
         created_ms: row.get(7)?,
         updated_ms: row.get(8)?,
         granted: parse(row, 9)?,
+        ladder: opt_parse(row, 10)?,
     })
 }
 
@@ -187,10 +197,7 @@ pub(crate) fn reservation(row: &Row<'_>) -> rusqlite::Result<Reservation> {
         decision: opt_uuid(row, 17)?.map(DecisionId),
         kind: named(row, 18, ObjectKind::from_name)?,
         goes_with: opt_uuid(row, 19)?.map(ReservationId),
-        host_mounts: match row.get_ref(20)? {
-            rusqlite::types::ValueRef::Null => Vec::new(),
-            _ => parse(row, 20)?,
-        },
+        host_mounts: opt_parse(row, 20)?.unwrap_or_default(),
         clamp: match (row.get(21)?, row.get(22)?) {
             (Some(from), Some(to)) => Some(Clamp {
                 from: millicores(from),
@@ -208,7 +215,7 @@ pub(crate) fn reservation(row: &Row<'_>) -> rusqlite::Result<Reservation> {
     })
 }
 
-fn millicores(stored: i64) -> MilliCpu {
+pub(crate) fn millicores(stored: i64) -> MilliCpu {
     MilliCpu(stored.unsigned_abs())
 }
 

@@ -1,4 +1,4 @@
-//! Containers with more CPU than a limit on their path: held to it through the engine, and given back
+//! Containers with more CPU than a limit on their path, or than the ladder leaves them: held to it through the engine, and given back
 //! what they had when there is room again.
 //!
 //! Never by raw writes: the engine would write its stored value back. What a container had is in the
@@ -33,8 +33,10 @@ pub enum Way {
 /// When the ledger cannot be read.
 pub async fn pass(app: &App, way: Way) -> Result<(usize, Vec<String>), StoreError> {
     let (mut changed, mut failed) = (0, Vec::new());
+    let throttles = app.store.throttles()?;
     for (row, path) in charged_on(&app.store, &app.lease.host).await? {
-        let most = most_cpu(&path, app.capacity.cpu);
+        let throttle = throttles.get(&row.id).copied();
+        let most = most(app, &path, throttle);
         let over = row.claim.get(Dimension::Cpu) > most.0;
         if most < ContainerDefaults::CPU_MIN || !(over || row.clamp.is_some()) {
             continue;
@@ -42,7 +44,7 @@ pub async fn pass(app: &App, way: Way) -> Result<(usize, Vec<String>), StoreErro
         let Some(container) = &row.container else {
             continue;
         };
-        match one(app, container, way).await {
+        match one(app, container, way, throttle).await {
             Ok(did) => changed += usize::from(did),
             Err(error) => failed.push(format!("container {container}: {}", in_full(&error))),
         }
@@ -50,8 +52,19 @@ pub async fn pass(app: &App, way: Way) -> Result<(usize, Vec<String>), StoreErro
     Ok((changed, failed))
 }
 
+/// The most CPU a container may have: the lowest limit on its path, or what it is throttled to.
+fn most(app: &App, path: &Path, throttle: Option<MilliCpu>) -> MilliCpu {
+    let most = most_cpu(path, app.capacity.cpu);
+    throttle.map_or(most, |to| to.min(most))
+}
+
 /// Brings one container where its limits allow.
-async fn one(app: &App, container: &str, way: Way) -> Result<bool, SettleError> {
+async fn one(
+    app: &App,
+    container: &str,
+    way: Way,
+    throttle: Option<MilliCpu>,
+) -> Result<bool, SettleError> {
     let _held = app.container_locks.lock(container).await;
     let Some(row) = settle_locked(app, container).await? else {
         return Ok(false);
@@ -68,7 +81,7 @@ async fn one(app: &App, container: &str, way: Way) -> Result<bool, SettleError> 
         return Ok(false);
     };
     let path = app.store.path_of(&row)?;
-    let most = most_cpu(&path, app.capacity.cpu);
+    let most = most(app, &path, throttle);
     let changed = match (row.clamp, way) {
         (clamp, Way::Down) if has > most => {
             let from = clamp.map_or(has, |c| c.from);
@@ -76,7 +89,7 @@ async fn one(app: &App, container: &str, way: Way) -> Result<bool, SettleError> 
             true
         }
         (Some(clamp), Way::Up) if has <= most => {
-            up(app, &row, container, &path, clamp, has).await?
+            up(app, &row, container, (&path, most), clamp, has).await?
         }
         _ => false,
     };
@@ -92,7 +105,10 @@ async fn down(
     container: &str,
     clamp: Clamp,
 ) -> Result<(), SettleError> {
-    let actor = actor(app, "a limit on its path is lower than its CPU");
+    let actor = actor(
+        app,
+        "a limit on its path or a throttle is lower than its CPU",
+    );
     app.store
         .set_clamp(row.id, Some(clamp), clamp.to, actor)
         .await?;
@@ -106,11 +122,11 @@ async fn up(
     app: &App,
     row: &Reservation,
     container: &str,
-    path: &Path,
+    (path, most): (&Path, MilliCpu),
     clamp: Clamp,
     has: MilliCpu,
 ) -> Result<bool, SettleError> {
-    let back = clamp.from.min(most_cpu(path, app.capacity.cpu));
+    let back = clamp.from.min(most);
     if has == clamp.to && has < back {
         let claim = row.claim.with(Dimension::Cpu, back.0);
         let charge = |claim| row.charge_of(claim);

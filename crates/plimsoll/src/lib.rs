@@ -21,6 +21,7 @@ pub mod gateway;
 pub mod images;
 pub mod install;
 pub mod labels;
+pub mod ladder;
 pub mod limits;
 pub mod live;
 pub mod meter;

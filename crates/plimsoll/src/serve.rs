@@ -130,6 +130,7 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         wake: Wake::default(),
         container_locks: KeyedLocks::default(),
         standstill: SharedLocks::default(),
+        climbing: Mutex::default(),
         layers: crate::images::Layers::default(),
         walked: Mutex::default(),
         in_flight: InFlight::default(),
@@ -293,6 +294,14 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
         |app| &app.wake.retain,
         shutdown.clone(),
         tasks::retain::run,
+    ));
+    running.spawn(tasks::drive(
+        Arc::clone(app),
+        tasks::ladder::NAME,
+        Duration::from_secs_f64(app.config.ladder.interval_s),
+        |app| &app.wake.ladder,
+        shutdown.clone(),
+        tasks::ladder::run,
     ));
     running.spawn(tasks::drive(
         Arc::clone(app),

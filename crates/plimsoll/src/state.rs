@@ -63,6 +63,8 @@ pub struct App {
     /// By container: who reaches into its files has it alone, what could set it in motion shares it. By
     /// user: the same for what starts any container of theirs. Taken before the container's lock.
     pub standstill: SharedLocks,
+    /// One pass of the ladder at a time.
+    pub climbing: tokio::sync::Mutex<()>,
     /// What each caller holds of this server.
     pub limits: Limits,
     /// Told whenever certificates may count no more; their open connections then look again.
@@ -90,6 +92,8 @@ pub struct Wake {
     pub retain: tokio::sync::Notify,
     /// Begin and end what has its time.
     pub turns: tokio::sync::Notify,
+    /// Look what exceeded limits call for.
+    pub ladder: tokio::sync::Notify,
     /// Everything was read: add it to the history.
     pub history: tokio::sync::Notify,
     /// The history has more: send it on.

@@ -232,6 +232,8 @@ pub struct ContainerConfig {
     pub user: String,
     /// Has a terminal, so its streams are raw.
     pub tty: bool,
+    /// Seconds from its stop signal until it is killed; negative where it never is.
+    pub stop_timeout: Option<i64>,
 }
 
 /// Where a container's or image's layers are.

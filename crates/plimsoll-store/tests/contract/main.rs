@@ -13,4 +13,5 @@ mod replacements;
 mod reservations;
 mod retention;
 mod shares;
+mod steps;
 mod violations;

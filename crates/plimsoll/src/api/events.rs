@@ -170,9 +170,12 @@ impl Follower {
             Change::Decision { id, user, team } if view.shows_charge(*user, *team) => store
                 .decision(*id)
                 .map(|decision| ("decision", output::decision(&decision))),
-            Change::Violation { id, entity } if view.shows_entity(*entity) => store
-                .violation(*id)
-                .map(|row| ("violation", output::violation_record(&row))),
+            Change::Violation { id, entity } if view.shows_entity(*entity) => {
+                store.violation(*id).and_then(|row| {
+                    let steps = store.steps_of(&[*id])?;
+                    Ok(("violation", output::violation_record(&row, &steps)))
+                })
+            }
             Change::Audited {
                 action,
                 kind,

@@ -8,6 +8,7 @@ mod certs;
 mod containers;
 mod decisions;
 mod docs;
+mod enforce;
 mod events;
 mod export;
 mod grants;

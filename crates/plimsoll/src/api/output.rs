@@ -8,7 +8,8 @@ use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
 use plimsoll_core::remedy::Remedy;
 use plimsoll_host::load::Pressure;
 use plimsoll_store::{
-    Cert, Decision, Member, Project, Quota, Reservation, Team, Token, User, ViolationRecord,
+    Cert, Decision, Member, Project, Quota, Reservation, StepRecord, Team, Token, User,
+    ViolationRecord,
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
@@ -200,7 +201,7 @@ pub(super) fn quota_head(q: &Quota, name: &str) -> Map<String, Value> {
     let head = json!({
         "entityType": q.kind, "entityId": q.entity, "name": name, "quotaType": q.class,
         "overcommit": f64::from(q.overcommit_permille) / 1000.0, "mode": q.mode,
-        "version": q.version, "createdAt": time(q.created_ms), "updatedAt": time(q.updated_ms),
+        "ladder": q.ladder, "version": q.version, "createdAt": time(q.created_ms), "updatedAt": time(q.updated_ms),
     });
     match head {
         Value::Object(head) => head,
@@ -345,7 +346,7 @@ pub(super) fn decision(d: &Decision) -> Value {
     })
 }
 
-pub(super) fn violation_record(v: &ViolationRecord) -> Value {
+pub(super) fn violation_record(v: &ViolationRecord, steps: &[StepRecord]) -> Value {
     let d = v.dimension;
     let behind = v.behind.iter().map(|b| {
         json!({
@@ -360,6 +361,17 @@ pub(super) fn violation_record(v: &ViolationRecord) -> Value {
         "openedAt": time(v.opened_ms), "updatedAt": time(v.updated_ms),
         "closedAt": opt_time(v.closed_ms), "calmSince": opt_time(v.calm_ms),
         "behind": behind.collect::<Vec<_>>(),
+        "steps": steps.iter().filter(|s| s.violation == v.id).map(|s| step(d, s)).collect::<Vec<_>>(),
+    })
+}
+
+fn step(d: Dimension, s: &StepRecord) -> Value {
+    json!({
+        "id": s.id, "reservation": s.reservation, "container": s.container, "user": s.user,
+        "step": s.step, "frees": number(d, s.frees),
+        "toCpuCores": s.to.map(|to| Dimension::Cpu.to_human(to.0)),
+        "announcedAt": time(s.announced_ms), "dueAt": time(s.due_ms),
+        "doneAt": opt_time(s.done_ms), "endedAt": opt_time(s.ended_ms),
     })
 }
 

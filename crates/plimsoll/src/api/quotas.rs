@@ -10,6 +10,7 @@ use axum::http::header::{ETAG, IF_MATCH};
 use axum::response::{IntoResponse, Response};
 use plimsoll_core::dimension::{Dimension, Limit, Limits};
 use plimsoll_core::entity::{EntityKind, SYSTEM_ID};
+use plimsoll_core::ladder::Policy;
 use plimsoll_core::quota::{Mode, OVERCOMMIT_MAX, TeamMode};
 use plimsoll_store::{Quota, QuotaChange, Team};
 use serde::de::{self, MapAccess, Visitor};
@@ -165,13 +166,14 @@ pub(super) struct Change {
     shared_pool: Option<MaxFields>,
     mode: Option<Mode>,
     overcommit: Option<f64>,
+    ladder: Option<Option<Policy>>,
     reason: Option<Text>,
 }
 
 /// Every field of a quota change.
 static FIELDS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let mut known = MAX_FIELDS.to_vec();
-    known.extend(["sharedPool", "mode", "overcommit", "reason"]);
+    known.extend(["sharedPool", "mode", "overcommit", "ladder", "reason"]);
     known
 });
 
@@ -190,6 +192,7 @@ impl<'de> Deserialize<'de> for Change {
                         "sharedPool" => change.shared_pool = Some(map.next_value()?),
                         "mode" => change.mode = Some(map.next_value()?),
                         "overcommit" => change.overcommit = Some(map.next_value()?),
+                        "ladder" => change.ladder = Some(map.next_value()?),
                         "reason" => change.reason = map.next_value()?,
                         name => {
                             let d = max_field(name)
@@ -226,6 +229,7 @@ impl Change {
             limits: self.limits.0,
             mode: self.mode,
             overcommit_permille: overcommit_permille.transpose()?,
+            ladder: self.ladder,
             expected_version: if_match(headers)?,
             ..QuotaChange::default()
         };

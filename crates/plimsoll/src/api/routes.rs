@@ -7,7 +7,7 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use crate::state::App;
 
 use super::{
-    analytics, audit, certs, containers, decisions, docs, events, export, grants, health, history,
+    analytics, audit, certs, containers, decisions, docs, enforce, events, export, grants, health, history,
     images, metrics, notifications, projects, quotas, redistribute, requests, reservations, system,
     teams, tokens, usage, users, validate, violations,
 };
@@ -95,6 +95,7 @@ pub(super) fn all() -> Vec<Route> {
         route("get", "/api/quotas/system", "quotas", "The system's quota.", get(quotas::system)).answers(200, "Quota"),
         route("put", "/api/quotas/system", "quotas", "Change the system's quota.", put(quotas::put_system)).body("QuotaChange").answers(200, "Quota"),
         route("post", "/api/quotas/validate", "quotas", "Would this fit? Decides as create would, and charges nothing.", post(validate::validate)).body("Validate").answers(200, "Validation"),
+        route("post", "/api/quotas/enforce", "quotas", "Take the next step of the ladder now, wherever a limit is exceeded; dryRun only says which.", post(enforce::enforce)).body("Enforce").answers(200, "Enforced"),
         route("get", "/api/quotas/violations", "quotas", "Violations: open ones, or with a time those opened since, too.", get(violations::list)).answers(200, "OpenedViolation[]").query(&["since", "status", "user", "team", "kind", "level", "dimension"]),
         route("get", "/api/usage/user/{user}", "usage", "What a user uses and has reserved.", get(usage::user)).answers(200, "Usage"),
         route("get", "/api/usage/team/{team}", "usage", "What a team uses and has reserved.", get(usage::team)).answers(200, "Usage"),
@@ -143,6 +144,7 @@ pub(super) fn all() -> Vec<Route> {
         route("post", "/api/projects", "people", "Add a project to a team or a user.", post(projects::add)).body("NewProject").answers(201, "Project"),
         route("delete", "/api/projects/{id}", "people", "Delete a project.", delete(projects::delete)).answers(204, ""),
         route("get", "/api/classes", "people", "The quota classes.", get(system::classes)).answers(200, "Class[]"),
+        route("put", "/api/classes/{class}", "people", "Say what is done where a limit of a class is exceeded.", put(system::put_class)).body("ClassChange").answers(200, "Class"),
         route("get", "/api/tokens", "people", "The caller's tokens; an administrator's view shows all.", get(tokens::list)).answers(200, "Token[]"),
         route("post", "/api/tokens", "people", "Make a token. Its secret is shown in this answer only.", post(tokens::add)).body("NewToken").answers(201, "NewSecret"),
         route("delete", "/api/tokens/{id}", "people", "Revoke a token.", delete(tokens::revoke)).answers(204, ""),

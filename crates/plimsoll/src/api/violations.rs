@@ -86,7 +86,8 @@ pub(super) async fn list(
         }
         found.retain(|v| mine.contains(&v.entity));
     }
-    Ok(Json(
-        json!({"items": found.iter().map(output::violation_record).collect::<Vec<_>>()}),
-    ))
+    let ids: Vec<_> = found.iter().map(|v| v.id).collect();
+    let steps = app.store.steps_of(&ids)?;
+    let items = found.iter().map(|v| output::violation_record(v, &steps));
+    Ok(Json(json!({"items": items.collect::<Vec<_>>()})))
 }

@@ -96,6 +96,15 @@ pub(super) fn ago(time: &Value, now_ms: i64) -> String {
     format!("{} ago", span(seconds))
 }
 
+/// How long it is until a time of the API's: `in 5m`.
+pub(super) fn ahead(time: &Value, now_ms: i64) -> String {
+    let Some(then) = time.as_str().and_then(|t| t.parse::<Timestamp>().ok()) else {
+        return "-".to_owned();
+    };
+    let seconds = then.as_millisecond().saturating_sub(now_ms).max(0) / 1000;
+    format!("in {}", span(seconds))
+}
+
 /// Seconds in their two largest units.
 fn span(seconds: i64) -> String {
     let parts = [

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::ladder::Ladder;
 use super::limits::{AllotmentFlags, BorrowFlags, LimitFlags, RequestFlags};
 use super::when::When;
 
@@ -155,6 +156,8 @@ pub(super) enum Command {
     },
     /// Show limits that are exceeded, or were.
     Violations(ViolationsFlags),
+    /// Take the next step of the ladder now, wherever a limit is exceeded.
+    Enforce(EnforceFlags),
     /// Show what you were told and have not read.
     Inbox(InboxFlags),
     /// Copy the ledger, the totals and the history into a folder; the server may run.
@@ -775,6 +778,11 @@ pub(super) struct QuotaSetFlags {
     /// Promise this many times the limits; real use is held at them. 1 is no overcommit.
     #[arg(long, value_name = "FACTOR")]
     pub(super) overcommit: Option<f64>,
+    /// What is done where a limit is exceeded, each step so long after it was: like
+    /// `throttle=5m,stop=1h,memory.stop=10m,announce=2m,scavenger`; `none`, or `class` for what the
+    /// class says.
+    #[arg(long, value_name = "STEPS", value_parser = super::ladder::parse)]
+    pub(super) ladder: Option<Ladder>,
     /// For the audit log.
     #[arg(long)]
     pub(super) reason: Option<String>,
@@ -998,6 +1006,20 @@ pub(super) struct ViolationsFlags {
     /// Closed ones, too.
     #[arg(long)]
     pub(super) all: bool,
+}
+
+/// Flags of `enforce`.
+#[derive(Debug, Args)]
+pub(super) struct EnforceFlags {
+    /// Only for the limits of a `user`, a `team` or the `system`.
+    #[arg(value_enum)]
+    pub(super) kind: Option<Kind>,
+    /// Name or id of the user or team.
+    #[arg(requires = "kind")]
+    pub(super) name: Option<String>,
+    /// Say what would be done.
+    #[arg(long)]
+    pub(super) dry_run: bool,
 }
 
 /// `caps ...`

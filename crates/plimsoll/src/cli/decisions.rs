@@ -9,7 +9,7 @@ use http::Method;
 use plimsoll_core::Dimension;
 use serde_json::{Map, Value, json};
 
-use super::amounts::{ago, charged, items, label, text};
+use super::amounts::{ago, ahead, charged, items, label, text};
 use super::answer::Answer;
 use super::args::{DecisionsFlags, ValidateFlags, ViolationsFlags};
 use super::client::{Client, path, query};
@@ -301,6 +301,7 @@ pub(super) async fn violations(
         ("SINCE", Align::Right),
         ("STATE", Align::Left),
         ("BEHIND IT", Align::Left),
+        ("STEPS", Align::Left),
     ]);
     for violation in items(&violations) {
         let dimension = violation["dimension"]
@@ -327,6 +328,7 @@ pub(super) async fn violations(
             ago(&violation["openedAt"], now_ms),
             state.to_owned(),
             behind(violation),
+            steps(violation, now_ms),
         ]);
     }
     let page = if table.is_empty() {
@@ -335,6 +337,20 @@ pub(super) async fn violations(
         table.render()
     };
     Ok(Answer::new(violations, page))
+}
+
+/// What will be done about it, and was.
+fn steps(violation: &Value, now_ms: i64) -> String {
+    let all = violation["steps"].as_array().into_iter().flatten();
+    let open = all.filter(|s| s["endedAt"].is_null());
+    let shown = open.map(|s| {
+        let (what, container) = (text(s, "step"), text(s, "container"));
+        match s["doneAt"].is_null() {
+            true => format!("{what} {container} {}", ahead(&s["dueAt"], now_ms)),
+            false => format!("{what} {container} {}", ago(&s["doneAt"], now_ms)),
+        }
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 /// The containers that hold most.

@@ -23,6 +23,7 @@ mod export;
 mod history;
 mod images;
 mod inbox;
+mod ladder;
 mod limits;
 mod pages;
 mod plot;
@@ -140,6 +141,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Why { user } => decisions::why(client, user.as_deref(), now_ms).await,
         Command::Explain { decision } => decisions::explain(client, &decision, now_ms).await,
         Command::Inbox(flags) => inbox::run(client, &flags, now_ms).await,
+        Command::Enforce(flags) => ladder::enforce(client, flags).await,
         Command::Violations(flags) => decisions::violations(client, &flags, now_ms).await,
         Command::Serve(_)
         | Command::Install(_)

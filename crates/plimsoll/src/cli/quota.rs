@@ -11,6 +11,7 @@ use super::answer::Answer;
 use super::args::{QuotaCommand, QuotaSetFlags};
 use super::client::Client;
 use super::error::CliError;
+use super::ladder;
 use super::limits::max_fields;
 use super::shares;
 use super::table::{Align, Table};
@@ -48,8 +49,11 @@ pub(super) async fn run(
 async fn set(client: &Client, flags: QuotaSetFlags) -> Result<Answer, CliError> {
     let entity = Entity::named(flags.kind, flags.name.as_deref())?;
     let limits = max_fields(&flags.limits.given());
-    let changes_nothing =
-        limits.is_empty() && flags.mode.is_none() && flags.overcommit.is_none() && !flags.pool;
+    let changes_nothing = limits.is_empty()
+        && flags.mode.is_none()
+        && flags.overcommit.is_none()
+        && flags.ladder.is_none()
+        && !flags.pool;
     if changes_nothing {
         return Err(CliError::Usage(
             "say what to change, like --memory 8g".to_owned(),
@@ -65,6 +69,7 @@ async fn set(client: &Client, flags: QuotaSetFlags) -> Result<Answer, CliError> 
     };
     put(&mut body, "mode", flags.mode.map(|mode| word(&mode)));
     put(&mut body, "overcommit", flags.overcommit);
+    put(&mut body, "ladder", flags.ladder.map(|ladder| ladder.0));
     put(&mut body, "reason", flags.reason);
     let body = json!(body);
     let quota = client
@@ -93,6 +98,9 @@ fn page(quota: &Value) -> String {
         .is_some_and(|factor| (factor - 1.0).abs() > f64::EPSILON)
     {
         let _ = write!(page, ", overcommit {}", text(quota, "overcommit"));
+    }
+    if let Some(ladder) = ladder::shown(&quota["ladder"]) {
+        let _ = write!(page, ", ladder {ladder}");
     }
     page.push_str("\n\n");
 

@@ -397,6 +397,19 @@ pub static KEYS: &[Key] = &[
         check: |c| interval(c.violations.calm_s),
     },
     Key {
+        path: "ladder.interval_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.ladder.interval_s = n),
+        check: |c| interval(c.ladder.interval_s),
+    },
+    Key {
+        path: "ladder.stop_timeout_s",
+        set: |c, text| whole(text).map(|n| c.ladder.stop_timeout_s = n),
+        check: |c| match c.ladder.stop_timeout_s {
+            0..=3600 => Ok(()),
+            _ => Err("must be at most 3600".to_owned()),
+        },
+    },
+    Key {
         path: "retention.decisions_days",
         set: |c, text| whole(text).map(|n| c.retention.decisions_days = n),
         check: |c| days(c.retention.decisions_days),
@@ -729,6 +742,10 @@ mod tests {
             ("reconcile.interval_s", "60", true),
             ("violations.calm_s", "60", true),
             ("violations.calm_s", "0", false),
+            ("ladder.interval_s", "0.5", true),
+            ("ladder.interval_s", "0", false),
+            ("ladder.stop_timeout_s", "0", true),
+            ("ladder.stop_timeout_s", "3601", false),
             ("retention.violations_days", "0", false),
             ("retention.notices_days", "0", false),
             ("retention.decisions_days", "36500", true),

@@ -61,6 +61,8 @@ pub struct Config {
     pub reconcile: Reconcile,
     /// Violations.
     pub violations: Violations,
+    /// What is done about violations.
+    pub ladder: Ladder,
     /// Retention.
     pub retention: Retention,
     /// The history of what was measured.
@@ -225,6 +227,25 @@ impl Default for Violations {
     }
 }
 
+/// How exceeded limits are acted upon.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Ladder {
+    /// Seconds between looks.
+    pub interval_s: f64,
+    /// Seconds a container has at most from its stop signal until it is killed.
+    pub stop_timeout_s: u64,
+}
+
+impl Default for Ladder {
+    fn default() -> Self {
+        Self {
+            interval_s: 1.0,
+            stop_timeout_s: 30,
+        }
+    }
+}
+
 /// How long the ledger keeps what it no longer needs. The audit log stays for good.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -367,6 +388,7 @@ impl Default for Config {
             metering: Metering::default(),
             reconcile: Reconcile::default(),
             violations: Violations::default(),
+            ladder: Ladder::default(),
             retention: Retention::default(),
             metrics: Metrics::default(),
         }

@@ -19,6 +19,7 @@ use super::names;
 use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
+use super::start;
 use super::upstream;
 use crate::settle::settle;
 use crate::state::App;
@@ -87,6 +88,9 @@ pub(super) async fn pause(
     verb: &'static str,
 ) -> Result<Response<Body>, Refused> {
     let owned = resolve::container(&call.app, &call.user, reference)?;
+    if verb == "unpause" {
+        start::may_move(&call.app, &owned.reservation)?;
+    }
     let patience = Some(call.app.engine.patience().call);
     acted(call, owned, Method::POST, &format!("/{verb}"), patience).await
 }

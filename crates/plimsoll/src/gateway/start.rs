@@ -18,6 +18,7 @@ use super::{lifecycle, names, networks};
 use crate::caps;
 use crate::engine_facts::engine_facts;
 use crate::folders;
+use crate::ladder;
 use crate::settle::{runs, settle_locked};
 use crate::state::App;
 use crate::tasks::in_full;
@@ -80,6 +81,15 @@ async fn admitted(call: Call, owned: Owned, verb: &str) -> Result<Response<Body>
             app.wake.reconcile.notify_one();
         }
         app.wake.collect.notify_one();
+        if answered.is_ok()
+            && let Err(error) = ladder::restart_again(&app, &owned.reservation).await
+        {
+            tracing::warn!(
+                container = owned.id,
+                error = in_full(&error),
+                "a container has lost its restart policy"
+            );
+        }
         match answered {
             Ok(response) => Ok(answer::status(response.status())),
             Err(refused) => {
@@ -104,10 +114,19 @@ async fn asked(app: &App, path: &str) -> Result<Response<EngineBody>, Refused> {
 
 /// Everything that must hold before the engine is asked.
 async fn prepared(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
+    may_move(app, &owned.reservation)?;
     admit(app, user, owned).await?;
     assert_caps(app, owned).await?;
     let mounted = folders::mount_again(app, &owned.reservation).await;
     mounted.map_err(refused_mount)
+}
+
+/// Refuses what would set a container in motion that is paused or stopped because of a limit.
+pub(super) fn may_move(app: &App, reservation: &Reservation) -> Result<(), Refused> {
+    match ladder::kept_down(app, reservation)? {
+        Some(why) => Err(Refused::denied("kept_down", why)),
+        None => Ok(()),
+    }
 }
 
 /// Takes back what a start was admitted for that is not asked of the engine. It ends a container that

@@ -45,6 +45,15 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
         }
         let path = app.store.path_of(&reservation)?;
         let most = caps::most_cpu(&path, app.capacity.cpu);
+        let throttle = app.store.throttles()?.remove(&reservation.id);
+        if let Some(to) = throttle
+            && request.asked.cpu.is_some_and(|cpu| cpu > to)
+        {
+            return Err(Refused::denied(
+                "throttled",
+                format!("it is held to --cpus {to} until a limit is no longer exceeded: docker quota violations"),
+            ));
+        }
         if let Some(cpu) = request.asked.cpu.filter(|cpu| *cpu > most)
             && current.cpu.is_none_or(|now| cpu > now)
             && caps::admission_allows_more(&path)

@@ -6,6 +6,7 @@ pub mod collect;
 pub mod events;
 pub mod history;
 pub mod images;
+pub mod ladder;
 pub mod networks;
 pub mod reconcile;
 pub mod remote;

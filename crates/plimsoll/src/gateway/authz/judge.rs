@@ -112,7 +112,11 @@ pub(super) async fn request(
             match *what {
                 "stop" => lifecycle::stop_query(query)?,
                 "kill" => lifecycle::kill_query(query)?,
-                "pause" | "unpause" => String::new(),
+                "pause" => String::new(),
+                "unpause" => {
+                    start::may_move(app, &owned.reservation)?;
+                    String::new()
+                }
                 "wait" => lifecycle::wait_query(query)?,
                 "resize" => lifecycle::size_query(query)?,
                 "attach" => stream::attach_query(query)?,
@@ -236,6 +240,7 @@ fn owned(app: &App, user: &User, reference: &str) -> Result<Owned, Refused> {
 /// A start of what is charged as running already: a container that was just created. Another start is
 /// admitted under a lock that is held until the engine has answered, and only the gateway can do that.
 async fn started(app: &App, owned: &Owned) -> Result<(), Refused> {
+    start::may_move(app, &owned.reservation)?;
     match settle(app, &owned.id).await? {
         Some(reservation) if reservation.state == State::Active => {
             start::assert_caps(app, owned).await
