@@ -6,6 +6,7 @@
     reason = "tests are outside the server: they may look at the clock"
 )]
 
+mod alertmanager;
 #[path = "../common/mod.rs"]
 mod common;
 mod mail;
