@@ -61,6 +61,9 @@ step tests
 need_packages docker-registry=docker-registry
 # What the history is sent to and read back from.
 need_packages prometheus=prometheus victoria-metrics=victoria-metrics
+# Where mail goes to, and what is told what fires.
+need_packages /usr/lib/python3/dist-packages/aiosmtpd=python3-aiosmtpd \
+  prometheus-alertmanager=prometheus-alertmanager
 cargo test --locked --workspace --no-fail-fast
 
 step clients that others wrote

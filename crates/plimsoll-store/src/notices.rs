@@ -418,17 +418,18 @@ impl Store {
         .await
     }
 
-    /// Deliveries that are to be tried now, the longest waiting first.
+    /// Deliveries over a channel that are to be tried now, the longest waiting first.
     ///
     /// # Errors
     /// When the ledger cannot be read.
-    pub async fn due(&self, now_ms: i64, most: u32) -> Result<Vec<Delivery>> {
+    pub async fn due(&self, channel: Channel, now_ms: i64, most: u32) -> Result<Vec<Delivery>> {
         self.read_list(move |books| {
             let sql = format!(
-                "{DELIVERY} WHERE d.state = 'waiting' AND d.next_at <= ?1
+                "{DELIVERY} WHERE d.state = 'waiting' AND d.next_at <= ?1 AND d.channel = ?3
                  ORDER BY d.next_at, d.id LIMIT ?2"
             );
-            rows::all(books.connection, &sql, params![now_ms, most], delivery)
+            let by = params![now_ms, most, channel.name()];
+            rows::all(books.connection, &sql, by, delivery)
         })
         .await
     }

@@ -18,6 +18,7 @@ pub mod engine_facts;
 pub mod engine_tls;
 pub mod folders;
 pub mod gateway;
+pub mod http_client;
 pub mod images;
 pub mod install;
 pub mod labels;

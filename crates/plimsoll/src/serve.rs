@@ -24,6 +24,7 @@ use crate::limits::Limits;
 use crate::live::Pictures;
 use crate::meter::Meter;
 use crate::metering::{self, Cadence, Collecting};
+use crate::notify::{Outlet, SetupError};
 use crate::state::{App, InFlight, KeyedLocks, SharedLocks, Wake};
 use crate::tasks::{self, Shutdown, TaskBoard, collect, ended};
 
@@ -80,6 +81,9 @@ pub enum ServeError {
     /// There is a `tcp://` gateway or engine, and nothing to speak TLS with.
     #[error("TLS cannot be spoken")]
     Tls(#[from] CaError),
+    /// A channel cannot work as configured.
+    #[error("nobody could be told of anything")]
+    Notify(#[from] SetupError),
     /// The process cannot be set up.
     #[error("cannot wait for signals")]
     Signals(#[source] io::Error),
@@ -213,6 +217,8 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
     let collecting = Collecting::open(app, Metrics::open(&app.config.data_dir)?)?;
     let _ = app.collecting.set(Arc::new(Mutex::new(collecting)));
 
+    let outlets = Outlet::all(&app.config)?;
+
     let mut running = JoinSet::new();
     let end = || ended(shutdown.clone());
     running.spawn(crate::api::serve_tcp(Arc::clone(app), tcp, end()));
@@ -277,6 +283,27 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
             |app| &app.wake.remote,
             shutdown.clone(),
             move |app| tasks::remote::run(app, Arc::clone(&sender)),
+        ));
+    }
+    for outlet in outlets {
+        let pausing = Arc::clone(&outlet);
+        running.spawn(tasks::drive_at(
+            Arc::clone(app),
+            outlet.name(),
+            move |app| pausing.pause(&app.config.notify),
+            |app| &app.wake.deliver,
+            shutdown.clone(),
+            move |app| tasks::deliver::run(app, Arc::clone(&outlet)),
+        ));
+    }
+    if let Some(firing) = tasks::alertmanager::firing(app) {
+        running.spawn(tasks::drive(
+            Arc::clone(app),
+            tasks::alertmanager::NAME,
+            seconds(app.config.notify.alertmanager_interval_s),
+            |app| &app.wake.alertmanager,
+            shutdown.clone(),
+            move |app| tasks::alertmanager::run(app, Arc::clone(&firing)),
         ));
     }
     running.spawn(tasks::drive(

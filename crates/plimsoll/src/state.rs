@@ -98,6 +98,10 @@ pub struct Wake {
     pub history: tokio::sync::Notify,
     /// The history has more: send it on.
     pub remote: tokio::sync::Notify,
+    /// Somebody is to be told at once.
+    pub deliver: tokio::sync::Notify,
+    /// What fires has changed.
+    pub alertmanager: tokio::sync::Notify,
 }
 
 impl App {

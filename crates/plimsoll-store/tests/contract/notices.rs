@@ -5,8 +5,8 @@ use plimsoll_core::entity::{GrantId, MemberRole, RedistributionId, RequestId, Te
 use plimsoll_core::notice::{About, Event, EventKind};
 use plimsoll_core::share::{Holder, Move};
 use plimsoll_store::{
-    Actor, Channels, Delivery, DeliveryState, GrantTo, Inbox, NewGrant, NewMember, NewRequest,
-    Redistribute, StoreError, Tried, UserChange,
+    Actor, Channel, Channels, Delivery, DeliveryState, GrantTo, Inbox, NewGrant, NewMember,
+    NewRequest, Redistribute, StoreError, Tried, UserChange,
 };
 
 use crate::world::{World, container};
@@ -51,7 +51,13 @@ impl World {
     }
 
     async fn due(&self) -> Vec<Delivery> {
-        self.store.due(self.now(), 100).await.unwrap()
+        let mut all = Vec::new();
+        for channel in [Channel::Mail, Channel::Webhook, Channel::Slack] {
+            let due = self.store.due(channel, self.now(), 100).await.unwrap();
+            assert!(due.iter().all(|d| d.channel == channel));
+            all.extend(due);
+        }
+        all
     }
 
     async fn addressed(&self, user: UserId, email: &str) {

@@ -19,6 +19,7 @@ use serde::{Deserialize, Deserializer};
 use super::Bounds;
 use super::problem::Problem;
 use super::strict;
+use crate::notify::mail::{NOT_AN_ADDRESS, is_address};
 
 /// A JSON body.
 #[derive(Debug)]
@@ -159,7 +160,7 @@ impl<'de> Deserialize<'de> for MaxFields {
     }
 }
 
-/// The longest free text: a reason, a label, a mail address.
+/// The longest free text: a reason, a label.
 const TEXT_LEN_MAX: usize = 500;
 
 /// Free text of one line, short enough to be shown anywhere.
@@ -174,6 +175,21 @@ impl<'de> Deserialize<'de> for Text {
             return Err(de::Error::custom(what));
         }
         Ok(Self(text))
+    }
+}
+
+/// A mail address.
+#[derive(Debug, Clone)]
+pub(super) struct Email(pub(super) String);
+
+impl<'de> Deserialize<'de> for Email {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if is_address(&text) {
+            Ok(Self(text))
+        } else {
+            Err(de::Error::custom(NOT_AN_ADDRESS))
+        }
     }
 }
 

@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
-use super::input::{Body, Params, Text, present};
+use super::input::{Body, Email, Params, Text, present};
 use super::output;
 use super::problem::{Answer, Problem};
 use crate::clock::new_id;
@@ -23,7 +23,7 @@ use crate::tasks::{in_full, networks};
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct New {
     name: Name,
-    email: Option<Text>,
+    email: Option<Email>,
     os_uid: Option<u32>,
     class: Option<String>,
     role: Option<String>,
@@ -96,7 +96,7 @@ pub(super) async fn me(State(app): State<Arc<App>>, caller: Caller) -> Answer<Js
 pub(super) struct Change {
     suspended: Option<bool>,
     #[serde(default, deserialize_with = "present")]
-    email: Option<Option<Text>>,
+    email: Option<Option<Email>>,
     #[serde(default, deserialize_with = "present")]
     os_uid: Option<Option<u32>>,
     mail: Option<bool>,

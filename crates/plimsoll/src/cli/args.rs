@@ -322,7 +322,7 @@ pub(super) enum UserCommand {
         /// Take the mail address away.
         #[arg(long, conflicts_with = "email", group = "change")]
         no_email: bool,
-        /// Whether notifications are wanted there, too; none are sent yet.
+        /// Whether notifications are wanted there, too.
         #[arg(long, value_name = "YES", group = "change")]
         mail: Option<bool>,
         /// For the audit log.

@@ -14,7 +14,8 @@ use plimsoll_host::request::registry::is_entry;
 use plimsoll_host::subnet::Subnet;
 
 use super::{Address, Config};
-use crate::remote::Url;
+use crate::http_client::Url;
+use crate::notify::mail::{NOT_AN_ADDRESS, is_address, server};
 
 /// The shortest interval: below, the work itself fills the time.
 const INTERVAL_MIN_S: f64 = 0.1;
@@ -30,6 +31,8 @@ const DAYS_MAX: u64 = 36_500;
 const CONNECTIONS_MAX: usize = 1_000_000;
 /// The most requests a second a caller can be given: more than there could be.
 const REQUESTS_MAX: u32 = 1_000_000;
+/// The longest a message is tried: a month.
+const GIVE_UP_MAX_S: u64 = 31 * 86_400;
 /// The longest path a unix socket can have.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 
@@ -483,6 +486,155 @@ pub static KEYS: &[Key] = &[
                 .map_or(Ok(()), absolute)
         },
     },
+    Key {
+        path: "notify.interval_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.notify.interval_s = n),
+        check: |c| interval(c.notify.interval_s),
+    },
+    Key {
+        path: "notify.retry_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.notify.retry_s = n),
+        check: |c| interval(c.notify.retry_s),
+    },
+    Key {
+        path: "notify.retry_max_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.notify.retry_max_s = n),
+        check: |c| {
+            if c.notify.retry_max_s < c.notify.retry_s {
+                return Err("must not be below notify.retry_s".to_owned());
+            }
+            interval(c.notify.retry_max_s)
+        },
+    },
+    Key {
+        path: "notify.give_up_s",
+        set: |c, text| parsed(text, "a whole number").map(|n| c.notify.give_up_s = n),
+        check: |c| within(c.notify.give_up_s, 1, GIVE_UP_MAX_S),
+    },
+    Key {
+        path: "notify.timeout_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.notify.timeout_s = n),
+        check: |c| interval(c.notify.timeout_s),
+    },
+    Key {
+        path: "notify.server_url",
+        set: |c, text| {
+            c.notify.server_url = some(text);
+            Ok(())
+        },
+        check: |c| url(c.notify.server_url.as_deref()),
+    },
+    Key {
+        path: "notify.ca_file",
+        set: |c, text| {
+            c.notify.ca_file = some(text).map(Into::into);
+            Ok(())
+        },
+        check: |c| c.notify.ca_file.as_deref().map_or(Ok(()), absolute),
+    },
+    Key {
+        path: "notify.mail_server",
+        set: |c, text| {
+            c.notify.mail_server = some(text);
+            Ok(())
+        },
+        check: |c| match c.notify.mail_server.as_deref() {
+            Some(text) if server(text).is_none() => {
+                Err("must be a host and a port, like mail.lab:587".to_owned())
+            }
+            _ => Ok(()),
+        },
+    },
+    Key {
+        path: "notify.mail_tls",
+        set: |c, text| {
+            text.clone_into(&mut c.notify.mail_tls);
+            Ok(())
+        },
+        check: |c| match c.notify.mail_tls.as_str() {
+            "starttls" | "tls" | "none" => Ok(()),
+            _ => Err("must be starttls, tls or none".to_owned()),
+        },
+    },
+    Key {
+        path: "notify.mail_user",
+        set: |c, text| {
+            c.notify.mail_user = some(text);
+            Ok(())
+        },
+        check: |_| Ok(()),
+    },
+    Key {
+        path: "notify.mail_password_file",
+        set: |c, text| {
+            c.notify.mail_password_file = some(text).map(Into::into);
+            Ok(())
+        },
+        check: |c| {
+            c.notify
+                .mail_password_file
+                .as_deref()
+                .map_or(Ok(()), absolute)
+        },
+    },
+    Key {
+        path: "notify.mail_from",
+        set: |c, text| {
+            c.notify.mail_from = some(text);
+            Ok(())
+        },
+        check: |c| mail(c.notify.mail_from.as_deref()),
+    },
+    Key {
+        path: "notify.mail_admins",
+        set: |c, text| {
+            c.notify.mail_admins = some(text);
+            Ok(())
+        },
+        check: |c| mail(c.notify.mail_admins.as_deref()),
+    },
+    Key {
+        path: "notify.webhook_url",
+        set: |c, text| {
+            c.notify.webhook_url = some(text);
+            Ok(())
+        },
+        check: |c| url(c.notify.webhook_url.as_deref()),
+    },
+    Key {
+        path: "notify.webhook_secret_file",
+        set: |c, text| {
+            c.notify.webhook_secret_file = some(text).map(Into::into);
+            Ok(())
+        },
+        check: |c| {
+            c.notify
+                .webhook_secret_file
+                .as_deref()
+                .map_or(Ok(()), absolute)
+        },
+    },
+    Key {
+        path: "notify.slack_url_file",
+        set: |c, text| {
+            c.notify.slack_url_file = some(text).map(Into::into);
+            Ok(())
+        },
+        check: |c| c.notify.slack_url_file.as_deref().map_or(Ok(()), absolute),
+    },
+    Key {
+        path: "notify.alertmanager_url",
+        set: |c, text| {
+            c.notify.alertmanager_url = some(text);
+            Ok(())
+        },
+        check: |c| url(c.notify.alertmanager_url.as_deref()),
+    },
+    Key {
+        path: "notify.alertmanager_interval_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.notify.alertmanager_interval_s = n),
+        check: |c| interval(c.notify.alertmanager_interval_s),
+    },
 ];
 
 fn some(text: &str) -> Option<String> {
@@ -564,6 +716,13 @@ fn absolute(path: &Path) -> Result<(), String> {
 
 fn url(text: Option<&str>) -> Result<(), String> {
     text.map_or(Ok(()), |text| text.parse::<Url>().map(drop))
+}
+
+fn mail(text: Option<&str>) -> Result<(), String> {
+    match text {
+        Some(text) if !is_address(text) => Err(NOT_AN_ADDRESS.to_owned()),
+        _ => Ok(()),
+    }
 }
 
 fn address(text: &str) -> Result<(), String> {
@@ -762,9 +921,25 @@ mod tests {
                 true,
             ),
             ("metrics.remote_write_url", "", true),
-            ("metrics.remote_write_url", "https://metrics.lab", false),
+            ("metrics.remote_write_url", "https://metrics.lab", true),
+            ("metrics.remote_write_url", "ftp://metrics.lab", false),
             ("metrics.remote_query_url", "metrics.lab", false),
             ("metrics.remote_token_file", "token", false),
+            ("notify.interval_s", "0", false),
+            ("notify.retry_max_s", "4", false),
+            ("notify.give_up_s", "0", false),
+            ("notify.mail_server", "mail.lab:587", true),
+            ("notify.mail_server", "", true),
+            ("notify.mail_server", "mail.lab", false),
+            ("notify.mail_tls", "none", true),
+            ("notify.mail_tls", "ssl", false),
+            ("notify.mail_from", "plimsoll@lab.example", true),
+            ("notify.mail_from", "Plimsoll <plimsoll@lab.example>", false),
+            ("notify.mail_admins", "root", false),
+            ("notify.webhook_url", "hook.lab", false),
+            ("notify.webhook_secret_file", "secret", false),
+            ("notify.slack_url_file", "/etc/plimsoll/slack.url", true),
+            ("notify.alertmanager_interval_s", "0.01", false),
         ] {
             let key = Key::named(key).unwrap();
             let mut config = Config::default();

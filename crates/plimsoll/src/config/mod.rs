@@ -9,11 +9,15 @@ pub mod keys;
 pub mod load;
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 pub use load::{ConfigError, DEFAULT_FILE, Sources, Warning};
 
 use plimsoll_host::request::create::PortRange;
 use serde::Deserialize;
+
+use crate::http_client::Client;
+use crate::notify::text::Texts;
 
 /// Everything a server can be told.
 #[derive(Debug, Clone, Deserialize)]
@@ -67,6 +71,8 @@ pub struct Config {
     pub retention: Retention,
     /// The history of what was measured.
     pub metrics: Metrics,
+    /// How people are told.
+    pub notify: Notify,
 }
 
 /// Who may use the gateway.
@@ -302,6 +308,95 @@ impl Default for Metrics {
     }
 }
 
+/// How what people are told gets to them. Without an address a channel is off.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Notify {
+    /// Seconds between two looks at what is to be sent.
+    pub interval_s: f64,
+    /// Seconds to the second try; twice as long after each.
+    pub retry_s: f64,
+    /// The longest that becomes, seconds.
+    pub retry_max_s: f64,
+    /// Seconds after which a message that was never taken is given up.
+    pub give_up_s: u64,
+    /// Seconds the other side may take over one message.
+    pub timeout_s: f64,
+    /// Where the dashboard is; links begin with it.
+    pub server_url: Option<String>,
+    /// Certificates of authorities that count beside the system's.
+    pub ca_file: Option<PathBuf>,
+    /// `HOST:PORT` of the mail server.
+    pub mail_server: Option<String>,
+    /// `starttls`, `tls` from the first byte on, or `none`.
+    pub mail_tls: String,
+    /// Who logs in there.
+    pub mail_user: Option<String>,
+    /// A file with their password.
+    pub mail_password_file: Option<PathBuf>,
+    /// The sender.
+    pub mail_from: Option<String>,
+    /// The address that administrators share.
+    pub mail_admins: Option<String>,
+    /// Everything that anybody is told is posted here.
+    pub webhook_url: Option<String>,
+    /// A file with the secret that signs it: `whsec_` and Base64.
+    pub webhook_secret_file: Option<PathBuf>,
+    /// A file with the address of a chat's webhook.
+    pub slack_url_file: Option<PathBuf>,
+    /// What comes before `/api/v2` at Alertmanager.
+    pub alertmanager_url: Option<String>,
+    /// Seconds between two postings of what fires.
+    pub alertmanager_interval_s: f64,
+}
+
+impl Default for Notify {
+    fn default() -> Self {
+        Self {
+            interval_s: 2.0,
+            retry_s: 5.0,
+            retry_max_s: 3600.0,
+            give_up_s: 259_200,
+            timeout_s: 15.0,
+            server_url: None,
+            ca_file: None,
+            mail_server: None,
+            mail_tls: "starttls".into(),
+            mail_user: None,
+            mail_password_file: None,
+            mail_from: None,
+            mail_admins: None,
+            webhook_url: None,
+            webhook_secret_file: None,
+            slack_url_file: None,
+            alertmanager_url: None,
+            alertmanager_interval_s: 60.0,
+        }
+    }
+}
+
+impl Notify {
+    /// How long the other side may take.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        Duration::from_secs_f64(self.timeout_s)
+    }
+
+    /// What asks other programs.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::new(self.timeout(), self.ca_file.clone())
+    }
+
+    /// How messages are written.
+    #[must_use]
+    pub fn texts(&self) -> Texts {
+        Texts {
+            server_url: self.server_url.clone(),
+        }
+    }
+}
+
 /// The networks tenants make.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -391,6 +486,7 @@ impl Default for Config {
             ladder: Ladder::default(),
             retention: Retention::default(),
             metrics: Metrics::default(),
+            notify: Notify::default(),
         }
     }
 }

@@ -17,7 +17,7 @@ use plimsoll_store::history::{Ask, Bucket, History, Logged};
 use prost::Message as _;
 use serde_json::Value;
 
-pub use http::{HttpError, Url};
+use crate::http_client::{HttpError, Url};
 use proto::{Label, WriteRequest};
 
 /// Readings that are sent at a time; then the task reports.

@@ -1,8 +1,10 @@
 //! Background tasks. Each takes no input, may run any number of times, runs on a timer and on a
 //! signal, and reports what it did.
 
+pub mod alertmanager;
 pub mod caps;
 pub mod collect;
+pub mod deliver;
 pub mod events;
 pub mod history;
 pub mod images;

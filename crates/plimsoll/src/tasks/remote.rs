@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::Mutex;
 
-use crate::remote::{Place, Reader, Sender, Url};
+use crate::http_client::Url;
+use crate::remote::{Place, Reader, Sender};
 use crate::state::App;
 use crate::tasks::in_full;
 
