@@ -7,9 +7,9 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use crate::state::App;
 
 use super::{
-    analytics, audit, certs, containers, decisions, docs, enforce, events, export, grants, health, history,
-    images, metrics, notifications, projects, quotas, redistribute, requests, reservations, system,
-    teams, tokens, usage, users, validate, violations,
+    analytics, audit, certs, containers, decisions, docs, enforce, events, export, grants, health,
+    history, images, metrics, notifications, projects, quotas, redistribute, requests,
+    reservations, system, teams, tokens, usage, users, validate, violations,
 };
 
 /// One method on one path.
