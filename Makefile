@@ -5,7 +5,7 @@
 .DEFAULT_GOAL := help
 # The targets share one engine and one cargo lock; side by side they would only wait.
 .NOTPARALLEL:
-.PHONY: help run test test-v2 clients fuzz coverage bench build fmt lint deny engine-start engine-stop clean
+.PHONY: help run test test-v2 clients fuzz coverage bench backtest build fmt lint deny engine-start engine-stop clean
 
 help: ## This list
 	@sed -n 's/^\([a-z][a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' $(MAKEFILE_LIST) | while IFS='	' read -r name text; do printf '  make %-13s %s\n' "$$name" "$$text"; done
@@ -31,6 +31,9 @@ coverage: ## Line coverage of the tests; fails under 85 %
 
 bench: ## The figures in docs/benchmarks.md, measured on this machine
 	@scripts/bench.sh
+
+backtest: ## How well forecasts do on made-up series, as in docs/forecasting.md
+	@cargo run --locked --release --quiet --package plimsoll-core --example backtest
 
 build: ## A release binary in target/release
 	@cargo build --locked --release --package plimsoll

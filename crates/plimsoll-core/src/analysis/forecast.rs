@@ -8,7 +8,7 @@
 
 use super::profile::usual;
 use super::series::{DAY_MS, HOUR_MS, Series};
-use super::stats::{known, mean, median, persistence, quantile};
+use super::stats::{known, line, mean, median, persistence, quantile};
 
 /// Days of history that a forecast looks at.
 const WINDOW_DAYS: i64 = 28;
@@ -59,11 +59,13 @@ pub enum Method {
     WeeklyFading,
     /// The average, and that much more or less as now, fading.
     Fading,
+    /// A line through the window.
+    Trend,
 }
 
 impl Method {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Last,
         Self::MeanDay,
         Self::MeanWeek,
@@ -74,6 +76,7 @@ impl Method {
         Self::DailyFading,
         Self::WeeklyFading,
         Self::Fading,
+        Self::Trend,
     ];
 
     /// Its name in an answer.
@@ -90,6 +93,7 @@ impl Method {
             Self::DailyFading => "daily profile, AR(1)",
             Self::WeeklyFading => "weekly profile, AR(1)",
             Self::Fading => "AR(1)",
+            Self::Trend => "trend",
         }
     }
 }
@@ -380,6 +384,12 @@ impl<'s> Past<'s> {
                 let level = mean(known(before))?;
                 let off = last()? - level;
                 Some(faded(flat(level), off, persistence(before, level)))
+            }
+            // Of less it would carry on what is none.
+            Method::Trend if before.len() < self.window / 2 => None,
+            Method::Trend => {
+                let (level, slope) = line(before)?;
+                Some((0..horizon).map(|step| level + slope * step as f64).collect())
             }
         }
     }

@@ -59,6 +59,25 @@ pub(super) fn persistence(values: &[f64], mean: f64) -> f64 {
     (with_next / alone).clamp(0.0, 0.999)
 }
 
+/// The line that leaves the least squares: where it is one step beyond the last value, and its slope.
+/// `None` of fewer than two values.
+pub(super) fn line(values: &[f64]) -> Option<(f64, f64)> {
+    let known = || values.iter().enumerate().filter(|(_, v)| v.is_finite());
+    let at = mean(known().map(|(at, _)| at as f64))?;
+    let level = mean(known().map(|(_, v)| *v))?;
+    let (mut together, mut alone) = (0.0, 0.0);
+    for (step, value) in known() {
+        let off = step as f64 - at;
+        together += off * (value - level);
+        alone += off * off;
+    }
+    if alone <= 0.0 {
+        return None;
+    }
+    let slope = together / alone;
+    Some((level + slope * (values.len() as f64 - at), slope))
+}
+
 /// Pseudo-random numbers of which the same seed gives the same ones: `SplitMix64` (Steele, Lea, Flood,
 /// "Fast splittable pseudorandom number generators", 2014).
 pub(super) struct Draws(pub(super) u64);
@@ -108,6 +127,13 @@ mod tests {
         assert!(persistence(&slow, 0.0) > 0.95);
         assert!(persistence(&[2.0, 2.0], 2.0) < 0.01);
         assert!(persistence(&[1.0, f64::NAN, 1.0], 0.0) < 0.01);
+    }
+
+    #[test]
+    fn a_line_goes_on() {
+        let (next, slope) = line(&[1.0, f64::NAN, 5.0, 7.0]).unwrap();
+        assert!((next - 9.0).abs() < 1e-9 && (slope - 2.0).abs() < 1e-9);
+        assert_eq!((line(&[]), line(&[3.0, f64::NAN])), (None, None));
     }
 
     #[test]
