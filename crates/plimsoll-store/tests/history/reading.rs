@@ -236,6 +236,7 @@ fn old_levels_go_and_the_file_gives_their_space_back() {
         raw_days: 1,
         five_days: 2,
         rollup_days: 4,
+        unsent_hours: 0,
     };
     let mut world = World::new(settings);
     let names: Vec<String> = (0..300).map(|n| format!("container:{n}")).collect();
