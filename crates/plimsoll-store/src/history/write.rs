@@ -22,7 +22,7 @@ const CUT_LEAST: usize = 16;
 const UNSAVED_MAX: usize = 32 << 20;
 /// And up to this many hours.
 const WINDOWS_MAX: usize = 4;
-/// Rows that are forgotten at a time, of each table.
+/// Rows that are forgotten at a time, of each table, where readings are ten seconds apart or less.
 const FORGET_MAX: u32 = 64;
 /// Pages given back to the disk at a time, and kept for the next hour's log.
 const VACUUM_PAGES: u32 = 128;
@@ -359,6 +359,8 @@ impl Writer {
             ..
         } = self.settings;
         let oldest = now - hours(rollup_days);
+        // As many an hour however seldom the readings are: what comes in is by the hour, too.
+        let many = FORGET_MAX * (self.settings.interval_ms / 10_000).max(1);
         for (table, before) in [
             ("raw", now - hours(raw_days)),
             ("five", now - hours(five_days)),
@@ -368,7 +370,7 @@ impl Writer {
         ] {
             tx.prepare_cached(&format!(
                 "DELETE FROM {table} WHERE key IN
-                     (SELECT key FROM {table} WHERE key < ?1 ORDER BY key LIMIT {FORGET_MAX})"
+                     (SELECT key FROM {table} WHERE key < ?1 ORDER BY key LIMIT {many})"
             ))?
             .execute([key(before.max(0), 0)])?;
         }
