@@ -347,3 +347,82 @@ async fn what_leaves_the_log_unsent_is_counted() {
     assert!(sender.send(now_ms()).await.is_err());
     assert_eq!(sender.sent.dropped, 720, "each is counted once");
 }
+
+/// Hours that nobody takes.
+fn waiting(unsent_hours: u64) -> (tempfile::TempDir, Settings) {
+    let settings = Settings {
+        unsent_hours,
+        ..Settings::default()
+    };
+    (tempfile::tempdir().unwrap(), settings)
+}
+
+#[tokio::test]
+async fn hours_that_are_cut_unsent_wait_for_a_store_that_comes_back() {
+    let (dir, settings) = waiting(24);
+    let from_ms = now_ms() - 6 * 60 * STEP;
+    let open = || Arc::new(History::open(dir.path(), settings, from_ms).unwrap());
+    let history = open();
+    for index in 0..1000 {
+        add(&history, from_ms, index);
+    }
+    drop(history);
+    // Over a restart, too.
+    let history = open();
+    for index in 1000..2000 {
+        add(&history, from_ms, index);
+    }
+    let store = Server::start(Program::VictoriaMetrics);
+    let mut sender = store.sender(&history);
+    let began = Instant::now();
+    while sender.send(now_ms()).await.is_err() {
+        assert!(began.elapsed() < Duration::from_secs(30));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!((sender.sent.readings, sender.sent.dropped), (2000, 0));
+    let mut all = ask("system", Metric::Cpu, from_ms);
+    all.to_ms = from_ms + 6 * 60 * STEP;
+    let found = points(&store, &all, 2000).await;
+    let samples: u32 = found.iter().map(|p| p.samples).sum();
+    assert_eq!(samples, 2000);
+
+    // What was taken, and is not sent again after an outage, waits no longer.
+    sender.send(now_ms() + 6 * STEP).await.unwrap();
+    for index in 2000..2040 {
+        add(&history, from_ms, index);
+    }
+    let (_, left) = history.log_after(i64::MIN, 0).unwrap();
+    assert!(
+        left < 2 * 360,
+        "the open hour, and what is not cut yet: {left}"
+    );
+}
+
+#[tokio::test]
+async fn what_waits_too_long_is_given_up_and_counted_also_from_before_a_restart() {
+    let (dir, settings) = waiting(2);
+    let open = || Arc::new(History::open(dir.path(), settings, 0).unwrap());
+    let from_ms = 1_700_006_400_000;
+    let history = open();
+    for index in 0..1000 {
+        add(&history, from_ms, index);
+    }
+    assert_eq!(history.log_after(i64::MIN, 0).unwrap().1, 1000);
+    drop(history);
+    let history = open();
+    let nowhere = Place {
+        url: "http://127.0.0.1:9/api/v1/write".parse().unwrap(),
+        token_file: None,
+    };
+    let known_ms = from_ms + 999 * 10 * SECOND;
+    let mut sender = Sender::new(Arc::clone(&history), nowhere, INSTANCE.into(), known_ms);
+    for index in 1000..2000 {
+        add(&history, from_ms, index);
+    }
+    assert!(sender.send(known_ms).await.is_err());
+    // The sixth hour is open, two more are kept.
+    assert_eq!(history.log_after(i64::MIN, 0).unwrap().1, 200 + 2 * 360);
+    assert_eq!(sender.sent.dropped, 3 * 360);
+    assert!(sender.send(known_ms).await.is_err());
+    assert_eq!(sender.sent.dropped, 3 * 360, "each is counted once");
+}

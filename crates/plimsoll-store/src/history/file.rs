@@ -10,8 +10,11 @@ use crate::error::{Result, StoreError};
 /// The history's file in the data directory.
 pub const HISTORY_FILE: &str = "history.db";
 
-const SCHEMA: &str = include_str!("../migrations/sqlite_001_history.sql");
-pub(crate) const SCHEMA_VERSION: u32 = 1;
+const SCHEMAS: [&str; 2] = [
+    include_str!("../migrations/sqlite_001_history.sql"),
+    include_str!("../migrations/sqlite_002_history.sql"),
+];
+pub(crate) const SCHEMA_VERSION: u32 = SCHEMAS.len() as u32;
 
 /// Opens the file for writing, making it first.
 pub(crate) fn open(path: &Path) -> Result<Connection> {
@@ -36,8 +39,8 @@ pub(crate) fn open(path: &Path) -> Result<Connection> {
 }
 
 fn prepare(connection: &Connection, found: u32) -> Result<()> {
-    if found == 0 {
-        connection.execute_batch(SCHEMA)?;
+    for schema in SCHEMAS.iter().skip(found as usize) {
+        connection.execute_batch(schema)?;
     }
     wide::prepare(connection)?;
     connection.pragma_update(None, "user_version", SCHEMA_VERSION)?;

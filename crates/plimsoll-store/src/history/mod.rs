@@ -115,6 +115,8 @@ pub struct Settings {
     pub five_days: u64,
     /// Sums of hours and days.
     pub rollup_days: u64,
+    /// Readings that another store has not taken are kept for it so many hours; 0 where there is none.
+    pub unsent_hours: u64,
 }
 
 impl Default for Settings {
@@ -124,6 +126,7 @@ impl Default for Settings {
             raw_days: 7,
             five_days: 60,
             rollup_days: 400,
+            unsent_hours: 0,
         }
     }
 }
@@ -212,6 +215,17 @@ impl History {
         locked(&self.writer).added
     }
 
+    /// Says that another store has all readings up to a time: they need not be kept for it.
+    pub fn sent(&self, until_ms: i64) {
+        locked(&self.writer).sent_ms = until_ms;
+    }
+
+    /// How many readings from before the start were given up, as no other store took them in time.
+    #[must_use]
+    pub fn given_up(&self) -> u64 {
+        locked(&self.writer).given_up
+    }
+
     /// What went wrong since the start.
     #[must_use]
     pub fn faults(&self) -> Faults {
@@ -243,7 +257,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// What SQLite says.
 pub(crate) fn unreadable(connection: &Connection) -> Result<Vec<String>> {
     let mut found = Vec::new();
-    for table in ["tick", "raw", "five", "spread"] {
+    for table in ["tick", "unsent", "raw", "five", "spread"] {
         let mut statement = connection.prepare(&format!("SELECT body FROM {table}"))?;
         let mut rows = statement.query([])?;
         let mut bad = 0u64;

@@ -224,16 +224,19 @@ impl History {
     }
 
     /// The oldest readings after a time that are still in the log, and how many are there in all. The log
-    /// holds the hour that is open and those that are not cut yet.
+    /// holds the hour that is open, those that are not cut yet, and what is kept for another store.
     ///
     /// # Errors
     /// What SQLite says.
     pub fn log_after(&self, after_ms: i64, limit: usize) -> Result<(Vec<Logged>, u64)> {
         self.reading(|connection| {
-            let sql = "SELECT count(*) FROM tick WHERE at_ms > ?1";
+            let sql = "SELECT (SELECT count(*) FROM unsent WHERE at_ms > ?1)
+                            + (SELECT count(*) FROM tick WHERE at_ms > ?1)";
             let waiting: i64 = connection.query_row(sql, [after_ms], |row| row.get(0))?;
             let mut statement = connection.prepare_cached(
-                "SELECT at_ms, body FROM tick WHERE at_ms > ?1 ORDER BY at_ms LIMIT ?2",
+                "SELECT at_ms, body FROM unsent WHERE at_ms > ?1
+                 UNION ALL SELECT at_ms, body FROM tick WHERE at_ms > ?1
+                 ORDER BY at_ms LIMIT ?2",
             )?;
             let mut rows = statement.query(params![after_ms, limit as i64])?;
             let mut found = Vec::new();

@@ -22,7 +22,7 @@ const CUT_LEAST: usize = 16;
 const UNSAVED_MAX: usize = 32 << 20;
 /// And up to this many hours.
 const WINDOWS_MAX: usize = 4;
-/// Rows that are forgotten at a time, of each table.
+/// Rows that are forgotten at a time, of each table, where readings are ten seconds apart or less.
 const FORGET_MAX: u32 = 64;
 /// Pages given back to the disk at a time, and kept for the next hour's log.
 const VACUUM_PAGES: u32 = 128;
@@ -50,6 +50,11 @@ pub(crate) struct Writer {
     /// The hour that is being cut, and the last entity of it that was.
     cutting: Option<(i64, Option<u32>)>,
     newest_ms: i64,
+    /// The newest reading from before the start.
+    before_ms: i64,
+    /// What another store has taken.
+    pub(crate) sent_ms: i64,
+    pub(crate) given_up: u64,
     pub(crate) added: u64,
     pub(crate) faults: Faults,
 }
@@ -60,6 +65,7 @@ struct Done {
     cut: Option<(i64, Option<u32>)>,
     whole: Option<i64>,
     unreadable: u64,
+    given_up: u64,
 }
 
 impl Writer {
@@ -96,6 +102,9 @@ impl Writer {
             unsaved: VecDeque::new(),
             cutting: None,
             newest_ms: replayed.newest_ms,
+            before_ms: replayed.newest_ms,
+            sent_ms: i64::MIN,
+            given_up: 0,
             added: 0,
             faults: Faults {
                 unreadable: replayed.unreadable,
@@ -197,6 +206,7 @@ impl Writer {
         self.unsaved_ids.clear();
         self.undescribed.clear();
         self.faults.unreadable += done.unreadable;
+        self.given_up += done.given_up;
         self.cutting = done.cut;
         if let Some(hour) = done.whole {
             let mut live = live.write().unwrap_or_else(PoisonError::into_inner);
@@ -216,6 +226,7 @@ impl Writer {
         };
         self.cut(&tx, live, &mut done)?;
         self.forget(&tx, done.whole.is_some())?;
+        done.given_up = self.forget_unsent(&tx)?;
         tx.commit()?;
         Ok(done)
     }
@@ -298,6 +309,7 @@ impl Writer {
         }
         if rest.next().is_none() {
             let from_ms = hour * HOUR_MS;
+            self.keep_unsent(tx, from_ms)?;
             tx.execute(
                 "DELETE FROM tick WHERE at_ms >= ?1 AND at_ms < ?2",
                 [from_ms, from_ms + HOUR_MS],
@@ -306,6 +318,34 @@ impl Writer {
             done.whole = Some(hour);
         }
         Ok(())
+    }
+
+    /// Keeps an hour of the log for another store, as far as it has not taken it.
+    fn keep_unsent(&self, tx: &Transaction<'_>, from_ms: i64) -> Result<()> {
+        if self.settings.unsent_hours > 0 {
+            tx.execute(
+                "INSERT OR REPLACE INTO unsent SELECT at_ms, body FROM tick
+                 WHERE at_ms >= ?1 AND at_ms < ?2 AND at_ms > ?3",
+                [from_ms, from_ms + HOUR_MS, self.sent_ms],
+            )?;
+        }
+        Ok(())
+    }
+
+    /// Forgets the oldest of what another store has taken, and gives up what it did not take in time.
+    /// Returns how many of those are from before the start.
+    fn forget_unsent(&self, tx: &Transaction<'_>) -> Result<u64> {
+        let mut delete = tx.prepare_cached(&format!(
+            "DELETE FROM unsent WHERE at_ms IN (SELECT at_ms FROM unsent
+                 WHERE at_ms > ?1 AND at_ms <= ?2 ORDER BY at_ms LIMIT {FORGET_MAX})"
+        ))?;
+        delete.execute([i64::MIN, self.sent_ms])?;
+        let hours = i64::try_from(self.settings.unsent_hours).unwrap_or(i64::MAX);
+        let first = hour_of(self.newest_ms).saturating_sub(hours);
+        let until_ms = first.saturating_mul(HOUR_MS) - 1;
+        let old = delete.execute([self.sent_ms, until_ms.min(self.before_ms)])?;
+        delete.execute([self.sent_ms.max(self.before_ms), until_ms])?;
+        Ok(old as u64)
     }
 
     /// Forgets the oldest of what is too old.
@@ -319,6 +359,8 @@ impl Writer {
             ..
         } = self.settings;
         let oldest = now - hours(rollup_days);
+        // As many an hour however seldom the readings are: what comes in is by the hour, too.
+        let many = FORGET_MAX * (self.settings.interval_ms / 10_000).max(1);
         for (table, before) in [
             ("raw", now - hours(raw_days)),
             ("five", now - hours(five_days)),
@@ -328,7 +370,7 @@ impl Writer {
         ] {
             tx.prepare_cached(&format!(
                 "DELETE FROM {table} WHERE key IN
-                     (SELECT key FROM {table} WHERE key < ?1 ORDER BY key LIMIT {FORGET_MAX})"
+                     (SELECT key FROM {table} WHERE key < ?1 ORDER BY key LIMIT {many})"
             ))?
             .execute([key(before.max(0), 0)])?;
         }
@@ -398,6 +440,9 @@ fn replay(connection: &Connection, live: &mut Live) -> Result<Replayed> {
         }
         replayed.newest_ms = at_ms;
     }
+    let sql = "SELECT max(at_ms) FROM unsent";
+    let unsent: Option<i64> = connection.query_row(sql, [], |row| row.get(0))?;
+    replayed.newest_ms = replayed.newest_ms.max(unsent.unwrap_or(i64::MIN));
     let ids: Vec<u32> = live
         .windows
         .values()

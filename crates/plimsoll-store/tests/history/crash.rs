@@ -17,6 +17,8 @@ const SETTINGS: Settings = Settings {
     raw_days: 60,
     five_days: 60,
     rollup_days: 400,
+    // More than it writes: whatever is cut stays in the log, too.
+    unsent_hours: 10_000,
 };
 
 fn names() -> Vec<String> {
@@ -102,6 +104,12 @@ fn a_writer_that_is_killed_at_any_moment_loses_nothing_that_was_kept() {
             let count = values.len() as i64 - 1;
             assert!(count == last || count == last + 1, "{count} of {last}");
         }
+        let (_, logged) = history.log_after(i64::MIN, 0).unwrap();
+        let logged = i64::try_from(logged).unwrap();
+        assert!(
+            (last + 1..=last + 2).contains(&logged),
+            "{logged} of {last} wait"
+        );
         for step in [HOUR, DAY] {
             let all = series(
                 &history,

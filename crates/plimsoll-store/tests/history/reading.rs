@@ -230,12 +230,29 @@ fn a_late_reading_changes_an_hour_that_was_cut_and_its_day() {
 }
 
 #[test]
+fn what_is_too_old_goes_as_fast_as_it_comes_however_seldom_the_readings_are() {
+    let mut world = World::new(Settings {
+        interval_ms: 3_600_000,
+        raw_days: 1,
+        ..Settings::default()
+    });
+    let names: Vec<String> = (0..300).map(|n| format!("container:{n}")).collect();
+    for hour in 0..3 * 24 {
+        let points = names.iter().map(|name| cpu(name, 1));
+        world.tick(START + hour * HOUR, points.collect());
+    }
+    let kept: i64 = world.sql("SELECT count(*) FROM raw");
+    assert!(kept <= 300 * 25, "{kept} hours of a day's");
+}
+
+#[test]
 fn old_levels_go_and_the_file_gives_their_space_back() {
     let settings = Settings {
         interval_ms: 300_000,
         raw_days: 1,
         five_days: 2,
         rollup_days: 4,
+        unsent_hours: 0,
     };
     let mut world = World::new(settings);
     let names: Vec<String> = (0..300).map(|n| format!("container:{n}")).collect();

@@ -466,6 +466,14 @@ pub static KEYS: &[Key] = &[
         check: |c| url(c.metrics.remote_write_url.as_deref()),
     },
     Key {
+        path: "metrics.unsent_hours",
+        set: |c, text| whole(text).map(|n| c.metrics.unsent_hours = n),
+        check: |c| match c.metrics.unsent_hours {
+            1..=720 => Ok(()),
+            _ => Err("must be from 1 to 720".to_owned()),
+        },
+    },
+    Key {
         path: "metrics.remote_query_url",
         set: |c, text| {
             c.metrics.remote_query_url = some(text);
@@ -923,6 +931,8 @@ mod tests {
             ("metrics.remote_write_url", "", true),
             ("metrics.remote_write_url", "https://metrics.lab", true),
             ("metrics.remote_write_url", "ftp://metrics.lab", false),
+            ("metrics.unsent_hours", "720", true),
+            ("metrics.unsent_hours", "0", false),
             ("metrics.remote_query_url", "metrics.lab", false),
             ("metrics.remote_token_file", "token", false),
             ("notify.interval_s", "0", false),

@@ -289,6 +289,8 @@ pub struct Metrics {
     pub rollup_days: u64,
     /// Every reading is sent here, too, by Prometheus remote write.
     pub remote_write_url: Option<String>,
+    /// Hours that what was not sent waits.
+    pub unsent_hours: u64,
     /// Histories are read here, by PromQL.
     pub remote_query_url: Option<String>,
     /// A file with the bearer token for both.
@@ -302,6 +304,7 @@ impl Default for Metrics {
             five_minutes_days: 60,
             rollup_days: 400,
             remote_write_url: None,
+            unsent_hours: 24,
             remote_query_url: None,
             remote_token_file: None,
         }

@@ -1,7 +1,8 @@
 //! Another store of what is measured: Prometheus remote write out, PromQL back.
 //!
 //! The log of the history is the queue: readings are sent in order, one a request, and wait in it while
-//! nobody answers. What leaves the log before it was sent is counted. A store that crashes may have lost what
+//! nobody answers, hours that are cut too, up to `metrics.unsent_hours`. What leaves the log before it was
+//! sent is counted. A store that crashes may have lost what
 //! it had acknowledged, so the last minutes are sent again after it was away.
 
 mod http;
@@ -81,6 +82,8 @@ pub struct Sender {
     known_ms: i64,
     /// Of those added since the start, how many are accounted for.
     handled: u64,
+    /// Of those from before it, how many were given up.
+    given_up: u64,
     /// What was acknowledged in the last minutes, and when.
     lately: VecDeque<(i64, i64)>,
     labels: HashMap<u32, Vec<Label>>,
@@ -99,6 +102,7 @@ impl Sender {
             done_ms: i64::MIN,
             known_ms: now_ms,
             handled: 0,
+            given_up: 0,
             lately: VecDeque::new(),
             labels: HashMap::new(),
             sent: Sent::default(),
@@ -115,6 +119,7 @@ impl Sender {
             self.sent.waiting = waiting;
             if readings.is_empty() {
                 self.forget_old(now_ms);
+                self.let_go();
                 self.labels.clear();
                 return Ok(self.sent);
             }
@@ -139,7 +144,9 @@ impl Sender {
         let (_, waiting) = self.history.log_after(new_from_ms, 0)?;
         let new = added.saturating_sub(self.handled);
         let dropped = new.saturating_sub(waiting);
-        self.sent.dropped += dropped;
+        let given_up = self.history.given_up();
+        self.sent.dropped += dropped + given_up - self.given_up;
+        self.given_up = given_up;
         self.handled += dropped;
         Ok((readings, waiting))
     }
@@ -170,6 +177,12 @@ impl Sender {
         while self.lately.front().is_some_and(old) {
             self.lately.pop_front();
         }
+    }
+
+    /// What is not sent again need not wait in the log.
+    fn let_go(&self) {
+        let again_ms = self.lately.front().map(|(_, first_ms)| first_ms - 1);
+        self.history.sent(again_ms.unwrap_or(self.done_ms));
     }
 
     /// Goes back to what was acknowledged lately: a store that is away may have lost it.

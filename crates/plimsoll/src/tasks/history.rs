@@ -36,6 +36,10 @@ pub fn open(config: &Config, now_ms: i64) -> Result<History, StoreError> {
         raw_days: config.metrics.raw_days,
         five_days: config.metrics.five_minutes_days,
         rollup_days: config.metrics.rollup_days,
+        unsent_hours: match config.metrics.remote_write_url {
+            Some(_) => config.metrics.unsent_hours,
+            None => 0,
+        },
     };
     let history = History::open(&config.data_dir, settings, now_ms)?;
     let faults = history.faults();
