@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::budget::period;
 use crate::dimension::Dimension;
 use crate::entity::ReservationId;
 use crate::quota::{ContainerDefaults, Mode};
@@ -188,6 +189,16 @@ impl Offence {
         Some(self.opened_ms.saturating_add(milliseconds(after_s)))
     }
 
+    /// What a stopped container holds on disk it goes on holding.
+    const fn stays_held(&self) -> bool {
+        !self.dimension.is_runtime() && !self.of_budget()
+    }
+
+    /// Nothing is left: it is of everybody who could use more.
+    const fn of_budget(&self) -> bool {
+        period(self.dimension).is_some()
+    }
+
     /// Whether such a step may be, or stay, done.
     #[must_use]
     pub fn calls_for(&self, step: Step) -> bool {
@@ -284,10 +295,9 @@ pub fn climb(
     if !last_ms.is_none_or(shows) {
         return orders;
     }
-    // What a stopped container holds on disk it goes on holding.
     let counts = |t: &&Taken| match t.done_ms {
-        None => is_here(t),
-        Some(_) => t.offence == offence.id && !offence.dimension.is_runtime(),
+        None => is_here(t) && !offence.of_budget(),
+        Some(_) => t.offence == offence.id && offence.stays_held(),
     };
     let coming = taken.iter().filter(counts).map(|t| t.frees);
     let excess = coming.fold(offence.excess, u64::saturating_sub);
@@ -367,6 +377,7 @@ fn victims<'h>(
                 false => whole,
             };
             match step {
+                _ if offence.of_budget() => excess,
                 Step::Throttle => counts.min(excess),
                 Step::Pause | Step::Stop => counts,
             }
@@ -385,7 +396,9 @@ fn victims<'h>(
         if let Some(above) = h.borrows.and_then(|(member, _)| borrowed.get_mut(&member)) {
             *above = above.saturating_sub(freed);
         }
-        excess = excess.saturating_sub(freed);
+        if !offence.of_budget() {
+            excess = excess.saturating_sub(freed);
+        }
         chosen.push((h, freed));
     }
     chosen

@@ -145,6 +145,15 @@ fn scavengers_go_first_then_borrowers_then_the_newest() {
 }
 
 #[test]
+fn where_nothing_is_left_everybody_stops() {
+    let of = offence(ViolationKind::Used, Dimension::Runtime, 1);
+    let all = [holder(1, 0, 0), holder(2, 0, 9), holder(3, 0, 5)];
+    let done = taken(2, Step::Stop, 1, Some(290_000));
+    let orders = climb(&of, &all, &[done], 300_000, false);
+    assert_eq!(words(&orders), ["stop 3 @320", "stop 1 @320"]);
+}
+
+#[test]
 fn what_was_announced_is_done_or_dropped_and_what_was_done_is_taken_back() {
     let of = offence(ViolationKind::Used, Dimension::Cpu, 400);
     let one = [holder(1, 1000, 0)];

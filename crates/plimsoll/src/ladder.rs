@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use plimsoll_core::admit::{LevelKind, Owner, Path};
+use plimsoll_core::budget::period;
 use plimsoll_core::dimension::Dimension;
 use plimsoll_core::entity::UserId;
 use plimsoll_core::ladder::{Holder, Offence, Order, Policy, Step, Taken, climb};
@@ -150,13 +151,21 @@ fn offence(app: &App, v: &ViolationRecord) -> Result<Offence, StoreError> {
         (Err(StoreError::NotFound { .. }), _) => (Mode::Off, Policy::default()),
         (Err(error), _) | (_, Err(error)) => return Err(error),
     };
-    let (mode, policy) = known;
+    let (mode, mut policy) = known;
+    // Of a day's runtime people are told before it ends, and then it has ended.
+    if v.dimension == Dimension::Runtime {
+        let rungs = policy.dimensions.entry(v.dimension);
+        rungs.or_default().stop_after_seconds = Some(0);
+        policy.announce_seconds = 0;
+    }
     Ok(Offence {
         id: v.id,
         kind: v.kind,
         dimension: v.dimension,
         excess: match v.calm_ms {
             Some(_) => 0,
+            // Nothing that is left is exceeded, too.
+            None if period(v.dimension).is_some() => 1,
             None => v.current.saturating_sub(v.limit),
         },
         of_pool: v.level == LevelKind::Pool.name(),

@@ -234,3 +234,52 @@ fn a_pool_that_shrinks_takes_back_what_was_borrowed_and_nothing_else() {
     );
     assert_eq!(server.get("/api/quotas/violations")["items"], json!([]));
 }
+
+#[test]
+fn what_uses_up_its_budget_is_stopped_and_does_not_start_before_there_is_more() {
+    let server = server("ports.first=46250", "violations.calm_s=0.5");
+    let ada = server.tenant("ada", 62_626, json!({"maxCpuCores": 1, "maxMemoryGB": 1}));
+    let bob = server.tenant("bob", 62_627, json!({"maxCpuCores": 1, "maxMemoryGB": 1}));
+    let ladder =
+        json!({"dimensions": {"core_hours_day": {"stopAfterSeconds": 0}}, "announceSeconds": 0});
+    let budget = json!({"maxCoreHoursPerDay": 0.001, "ladder": ladder});
+    server.put("/api/quotas/user/ada", budget);
+    // A day's runtime ends what runs without being asked to.
+    server.put("/api/quotas/user/bob", json!({"maxRuntimeHours": 0.003}));
+    run(&ada, "busy", &["--cpus", "0.8"], &BUSY);
+    run(&bob, "long", &["--cpus", "0.1"], &STUBBORN);
+    for (tenant, user, name, dimension) in [
+        (&ada, "ada", "busy", "core_hours_day"),
+        (&bob, "bob", "long", "runtime"),
+    ] {
+        step(
+            &server,
+            &format!("user={user}&dimension={dimension}"),
+            name,
+            "doneAt",
+        );
+        wait_for("it to be stopped", || {
+            (!runs(&server, user, name)).then_some(())
+        });
+        let why = tenant.refused(&["start", name]);
+        assert!(
+            why.contains(dimension) && why.contains("docker quota request"),
+            "{why}"
+        );
+        let why = tenant.refused(&["run", "--rm", "--memory", "64m", IMAGE, "true"]);
+        assert!(
+            why.contains(&format!("nothing is left of the {dimension}")),
+            "{why}"
+        );
+    }
+    let told = told(&server, "bob");
+    assert!(
+        told.iter()
+            .any(|t| t.contains("% of the runtime of bob is used")),
+        "{told:?}"
+    );
+    server.put("/api/quotas/user/bob", json!({"maxRuntimeHours": 24}));
+    wait_for("there to be more", || {
+        (bob.docker(&["start", "long"]).code == 0).then_some(())
+    });
+}
