@@ -145,8 +145,12 @@ impl Policy {
     /// Seconds after which a violation in this dimension has reached a rung.
     #[must_use]
     pub fn after_s(&self, dimension: Dimension, step: Step) -> Option<u64> {
-        let rungs = self.dimensions.get(&dimension).unwrap_or(&self.steps);
-        rungs.after_s(step)
+        match self.dimensions.get(&dimension) {
+            Some(rungs) => rungs.after_s(step),
+            // A quiet server is not waste: somebody must say so.
+            None if dimension == Dimension::Idle => None,
+            None => self.steps.after_s(step),
+        }
     }
 }
 
@@ -191,12 +195,17 @@ impl Offence {
 
     /// What a stopped container holds on disk it goes on holding.
     const fn stays_held(&self) -> bool {
-        !self.dimension.is_runtime() && !self.of_budget()
+        !self.dimension.is_runtime() && !self.of_all()
     }
 
-    /// Nothing is left: it is of everybody who could use more.
-    const fn of_budget(&self) -> bool {
-        period(self.dimension).is_some()
+    /// Each is over by itself, and no longer when it was stopped: it may start again.
+    const fn is_idle(&self) -> bool {
+        matches!(self.dimension, Dimension::Idle)
+    }
+
+    /// Nothing is left, or each is over by itself: it is of everybody who holds any.
+    const fn of_all(&self) -> bool {
+        period(self.dimension).is_some() || self.is_idle()
     }
 
     /// Whether such a step may be, or stay, done.
@@ -281,7 +290,9 @@ pub fn climb(
     let mut orders = Vec::new();
     for t in taken.iter().filter(|t| t.offence == offence.id) {
         match t.done_ms {
-            Some(_) if !offence.calls_for(t.step) => orders.push(Order::Undo(t.id)),
+            Some(_) if !offence.calls_for(t.step) || (offence.is_idle() && !is_here(t)) => {
+                orders.push(Order::Undo(t.id));
+            }
             Some(_) => {}
             None if !offence.calls_for(t.step) || !is_here(t) => orders.push(Order::Drop(t.id)),
             None if offence.excess > 0 && (hurry || t.due_ms <= now_ms) => {
@@ -296,7 +307,7 @@ pub fn climb(
         return orders;
     }
     let counts = |t: &&Taken| match t.done_ms {
-        None => is_here(t) && !offence.of_budget(),
+        None => is_here(t) && !offence.of_all(),
         Some(_) => t.offence == offence.id && offence.stays_held(),
     };
     let coming = taken.iter().filter(counts).map(|t| t.frees);
@@ -377,7 +388,7 @@ fn victims<'h>(
                 false => whole,
             };
             match step {
-                _ if offence.of_budget() => excess,
+                _ if offence.of_all() => excess,
                 Step::Throttle => counts.min(excess),
                 Step::Pause | Step::Stop => counts,
             }
@@ -396,7 +407,7 @@ fn victims<'h>(
         if let Some(above) = h.borrows.and_then(|(member, _)| borrowed.get_mut(&member)) {
             *above = above.saturating_sub(freed);
         }
-        if !offence.of_budget() {
+        if !offence.of_all() {
             excess = excess.saturating_sub(freed);
         }
         chosen.push((h, freed));

@@ -92,6 +92,21 @@ impl Store {
         .await
     }
 
+    /// Follows users with idle containers: one item each, with the longest time.
+    ///
+    /// # Errors
+    /// When the ledger cannot be written.
+    pub async fn follow_idle(&self, idle: Vec<Measured>, now_ms: i64) -> Result<()> {
+        let followed = Followed {
+            kind: ViolationKind::Used,
+            cause: "it does nothing",
+            dimensions: &[Dimension::Idle],
+            calm_ms: 0,
+            judge: |m, _| m.limit.is_some_and(|limit| m.used >= limit),
+        };
+        self.follow_measured(followed, idle, now_ms).await
+    }
+
     /// Follows budgets: one item each. Opens and closes violations of kind `used`, from when nothing is
     /// left to when the next period begins.
     ///

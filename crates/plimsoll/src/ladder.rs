@@ -165,7 +165,7 @@ fn offence(app: &App, v: &ViolationRecord) -> Result<Offence, StoreError> {
         excess: match v.calm_ms {
             Some(_) => 0,
             // Nothing that is left is exceeded, too.
-            None if period(v.dimension).is_some() => 1,
+            None if period(v.dimension).is_some() || v.dimension == Dimension::Idle => 1,
             None => v.current.saturating_sub(v.limit),
         },
         of_pool: v.level == LevelKind::Pool.name(),
@@ -183,7 +183,10 @@ fn holders(app: &App, v: &ViolationRecord, charged: &Charged) -> Result<Vec<Hold
         Some(LevelKind::Host) => r.host == v.name,
         Some(LevelKind::System) => true,
         Some(LevelKind::Team | LevelKind::Pool) => r.team.is_some_and(|t| t.0 == v.entity),
-        Some(LevelKind::User) => r.user.0 == v.entity && r.team.is_none(),
+        // Idle time is a user's wherever they run.
+        Some(LevelKind::User) => {
+            r.user.0 == v.entity && (r.team.is_none() || v.dimension == Dimension::Idle)
+        }
         Some(LevelKind::Member) | None => false,
     };
     let runs = |r: &Reservation| r.kind == ObjectKind::Container && r.state == State::Active;
@@ -199,6 +202,10 @@ fn holders(app: &App, v: &ViolationRecord, charged: &Charged) -> Result<Vec<Hold
         };
         scavengers.insert(r.user, scavenger);
         let used = app.meter.container(id);
+        let idle_s = app.idlers.idle_s(id, app.clock.now_ms());
+        if v.dimension == Dimension::Idle && idle_s.is_none_or(|s| s < v.limit) {
+            continue;
+        }
         found.push(Holder {
             id: r.id,
             holds: match (v.kind, v.dimension) {
@@ -562,6 +569,8 @@ pub async fn restart_again(app: &App, row: &Reservation) -> Result<(), SettleErr
 /// When the ledger cannot be read.
 pub fn kept_down(app: &App, row: &Reservation) -> Result<Option<String>, StoreError> {
     let kept = app.store.kept_down(row.id)?;
+    // Whoever starts what was idle needs it.
+    let kept = kept.filter(|(_, v)| v.dimension != Dimension::Idle);
     Ok(kept.map(|(step, v)| {
         format!(
             "{} was {} at {}: {}\n  to go on: {}, or ask for more: docker quota request",
@@ -583,6 +592,13 @@ pub fn reason(v: &ViolationRecord) -> String {
         ViolationKind::Held | ViolationKind::Throttled => "is held at",
     };
     let d = v.dimension;
+    if d == Dimension::Idle {
+        let (idle, limit) = (d.show(v.current), d.show(v.limit));
+        return format!(
+            "of {} something does nothing for {idle}, the limit is {limit}",
+            v.name
+        );
+    }
     format!(
         "{} {} {verb} {} of {d}, the limit is {}",
         v.level,

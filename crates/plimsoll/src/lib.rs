@@ -19,6 +19,7 @@ pub mod engine_facts;
 pub mod engine_tls;
 pub mod folders;
 pub mod gateway;
+pub mod idle;
 pub mod images;
 pub mod install;
 pub mod labels;

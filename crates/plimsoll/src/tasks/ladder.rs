@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use crate::budget;
+use crate::idle;
 use crate::ladder::{How, pass};
 use crate::state::App;
 use crate::tasks::in_full;
@@ -16,6 +17,7 @@ pub const NAME: &str = "ladder";
 /// In words, when the ledger or the engine cannot be asked.
 pub async fn run(app: Arc<App>) -> Result<String, String> {
     budget::follow(&app).await.map_err(|e| in_full(&e))?;
+    idle::follow(&app).await.map_err(|e| in_full(&e))?;
     let passed = pass(&app, How::default()).await.map_err(|e| in_full(&e))?;
     match passed.failed.as_slice() {
         [] => Ok(format!("{} steps", passed.actions.len())),
