@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+use crate::budget::period;
 use crate::dimension::Dimension;
 use crate::entity::ReservationId;
 use crate::quota::{ContainerDefaults, Mode};
@@ -144,8 +145,12 @@ impl Policy {
     /// Seconds after which a violation in this dimension has reached a rung.
     #[must_use]
     pub fn after_s(&self, dimension: Dimension, step: Step) -> Option<u64> {
-        let rungs = self.dimensions.get(&dimension).unwrap_or(&self.steps);
-        rungs.after_s(step)
+        match self.dimensions.get(&dimension) {
+            Some(rungs) => rungs.after_s(step),
+            // A quiet server is not waste: somebody must say so.
+            None if dimension == Dimension::Idle => None,
+            None => self.steps.after_s(step),
+        }
     }
 }
 
@@ -186,6 +191,21 @@ impl Offence {
         }
         let after_s = self.policy.after_s(self.dimension, step)?;
         Some(self.opened_ms.saturating_add(milliseconds(after_s)))
+    }
+
+    /// What a stopped container holds on disk it goes on holding.
+    const fn stays_held(&self) -> bool {
+        !self.dimension.is_runtime() && !self.of_all()
+    }
+
+    /// Each is over by itself, and no longer when it was stopped: it may start again.
+    const fn is_idle(&self) -> bool {
+        matches!(self.dimension, Dimension::Idle)
+    }
+
+    /// Nothing is left, or each is over by itself: it is of everybody who holds any.
+    const fn of_all(&self) -> bool {
+        period(self.dimension).is_some() || self.is_idle()
     }
 
     /// Whether such a step may be, or stay, done.
@@ -270,7 +290,9 @@ pub fn climb(
     let mut orders = Vec::new();
     for t in taken.iter().filter(|t| t.offence == offence.id) {
         match t.done_ms {
-            Some(_) if !offence.calls_for(t.step) => orders.push(Order::Undo(t.id)),
+            Some(_) if !offence.calls_for(t.step) || (offence.is_idle() && !is_here(t)) => {
+                orders.push(Order::Undo(t.id));
+            }
             Some(_) => {}
             None if !offence.calls_for(t.step) || !is_here(t) => orders.push(Order::Drop(t.id)),
             None if offence.excess > 0 && (hurry || t.due_ms <= now_ms) => {
@@ -284,10 +306,9 @@ pub fn climb(
     if !last_ms.is_none_or(shows) {
         return orders;
     }
-    // What a stopped container holds on disk it goes on holding.
     let counts = |t: &&Taken| match t.done_ms {
-        None => is_here(t),
-        Some(_) => t.offence == offence.id && !offence.dimension.is_runtime(),
+        None => is_here(t) && !offence.of_all(),
+        Some(_) => t.offence == offence.id && offence.stays_held(),
     };
     let coming = taken.iter().filter(counts).map(|t| t.frees);
     let excess = coming.fold(offence.excess, u64::saturating_sub);
@@ -367,6 +388,7 @@ fn victims<'h>(
                 false => whole,
             };
             match step {
+                _ if offence.of_all() => excess,
                 Step::Throttle => counts.min(excess),
                 Step::Pause | Step::Stop => counts,
             }
@@ -385,7 +407,9 @@ fn victims<'h>(
         if let Some(above) = h.borrows.and_then(|(member, _)| borrowed.get_mut(&member)) {
             *above = above.saturating_sub(freed);
         }
-        excess = excess.saturating_sub(freed);
+        if !offence.of_all() {
+            excess = excess.saturating_sub(freed);
+        }
         chosen.push((h, freed));
     }
     chosen

@@ -6,6 +6,7 @@
 
 pub mod admit;
 pub mod analysis;
+pub mod budget;
 pub mod dimension;
 pub mod entity;
 pub mod ladder;

@@ -97,6 +97,7 @@ fn rungs_come_one_after_the_other_and_are_announced_before() {
         (Used, D::Storage, 280, "stop 1 @300"),
         (Reserved, D::Containers, 1000, ""),
         (Throttled, D::Cpu, 1000, ""),
+        (Used, D::Idle, 1000, ""),
     ] {
         let orders = climb(
             &offence(kind, d, 400),
@@ -145,6 +146,15 @@ fn scavengers_go_first_then_borrowers_then_the_newest() {
 }
 
 #[test]
+fn where_nothing_is_left_everybody_stops() {
+    let of = offence(ViolationKind::Used, Dimension::Runtime, 1);
+    let all = [holder(1, 0, 0), holder(2, 0, 9), holder(3, 0, 5)];
+    let done = taken(2, Step::Stop, 1, Some(290_000));
+    let orders = climb(&of, &all, &[done], 300_000, false);
+    assert_eq!(words(&orders), ["stop 3 @320", "stop 1 @320"]);
+}
+
+#[test]
 fn what_was_announced_is_done_or_dropped_and_what_was_done_is_taken_back() {
     let of = offence(ViolationKind::Used, Dimension::Cpu, 400);
     let one = [holder(1, 1000, 0)];
@@ -173,6 +183,8 @@ fn what_was_announced_is_done_or_dropped_and_what_was_done_is_taken_back() {
     };
     let storage = offence(ViolationKind::Used, Dimension::Storage, 400);
     let stopped = taken(1, Step::Stop, 400, Some(200_000));
+    let mut idle = offence(ViolationKind::Used, Dimension::Idle, 1);
+    idle.policy.dimensions.insert(Dimension::Idle, RUNGS);
     let two = [holder(2, 500, 0)];
     for (what, of, holders, taken, now_s, hurry, expected) in [
         ("waits", &of, &one[..], pending, 99, false, ""),
@@ -189,6 +201,8 @@ fn what_was_announced_is_done_or_dropped_and_what_was_done_is_taken_back() {
         ("climbs", &of, &one, done, 180, false, "pause 1 @200"),
         ("unseen", &unseen, &one, done, 109, true, ""),
         ("unseen", &unseen, &one, done, 110, true, "pause 1 @110"),
+        ("idle no more", &idle, &[], stopped, 201, false, "undo 101"),
+        ("idle still", &idle, &one, stopped, 201, false, ""),
         ("on disk", &storage, &two, stopped, 999, false, ""),
     ] {
         let orders = climb(of, holders, &[taken], now_s * 1000, hurry);

@@ -7,6 +7,7 @@
 mod audit;
 mod backup;
 mod books;
+mod budgets;
 mod certs;
 mod changes;
 mod check;

@@ -281,8 +281,9 @@ impl Store {
             let mode = change.mode.unwrap_or(old.mode);
             let ladder = change.ladder.unwrap_or(old.ladder.clone());
             check_ladder(ladder.iter())?;
+            let time_zone = change.time_zone.unwrap_or(old.time_zone.clone());
             books.connection.execute(
-                "UPDATE quota SET limits = ?2, overcommit = ?3, mode = ?4, ladder = ?6,
+                "UPDATE quota SET limits = ?2, overcommit = ?3, mode = ?4, ladder = ?6, time_zone = ?7,
                                   version = version + 1, updated_at = ?5 WHERE entity_id = ?1",
                 params![
                     entity.to_string(),
@@ -290,7 +291,8 @@ impl Store {
                     overcommit,
                     mode.name(),
                     actor.at_ms,
-                    ladder.as_ref().map(rows::json)
+                    ladder.as_ref().map(rows::json),
+                    time_zone
                 ],
             )?;
             let name = match old.kind {
@@ -307,7 +309,7 @@ impl Store {
             let new = rows::quota(books.connection, entity)?;
             let state = |q: &Quota| {
                 json!({"limits": q.limits, "overcommitPermille": q.overcommit_permille,
-                       "mode": q.mode, "ladder": q.ladder})
+                       "mode": q.mode, "ladder": q.ladder, "timeZone": q.time_zone})
                 .to_string()
             };
             let change = Change {

@@ -200,6 +200,8 @@ pub struct Quota {
     pub mode: Mode,
     /// What is done where a limit is exceeded; `None` where the class says it.
     pub ladder: Option<Policy>,
+    /// Where their days begin, by its IANA name; `None` is UTC.
+    pub time_zone: Option<String>,
     /// Rises with every change.
     pub version: u64,
     /// Unix milliseconds.
@@ -229,6 +231,8 @@ pub struct QuotaChange {
     pub mode: Option<Mode>,
     /// What is done where a limit is exceeded; inner `None` is what the class says.
     pub ladder: Option<Option<Policy>>,
+    /// Where their days begin; the next period of each budget is the first that follows it.
+    pub time_zone: Option<Option<String>>,
     /// Refuse unless the quota still has this version.
     pub expected_version: Option<u64>,
 }
@@ -761,4 +765,21 @@ pub struct StepRecord {
     pub done_ms: Option<i64>,
     /// When it was taken back, or did not come to it.
     pub ended_ms: Option<i64>,
+}
+
+/// A budget in its period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Budget {
+    /// Whose.
+    pub entity: Uuid,
+    /// Of what.
+    pub dimension: plimsoll_core::Dimension,
+    /// When the period began, Unix milliseconds.
+    pub from_ms: i64,
+    /// When it ends, Unix milliseconds.
+    pub until_ms: i64,
+    /// How much was used in all when it began, in ledger units.
+    pub mark: u64,
+    /// The percents of it that people were told of last.
+    pub told: u32,
 }

@@ -143,7 +143,7 @@ pub(crate) fn project(row: &Row<'_>) -> rusqlite::Result<Project> {
 }
 
 pub(crate) const QUOTA: &str = "SELECT entity_id, kind, class, limits, overcommit, mode, version, \
-                                created_at, updated_at, granted, ladder FROM quota";
+                                created_at, updated_at, granted, ladder, time_zone FROM quota";
 
 fn quota_row(row: &Row<'_>) -> rusqlite::Result<Quota> {
     Ok(Quota {
@@ -162,6 +162,7 @@ fn quota_row(row: &Row<'_>) -> rusqlite::Result<Quota> {
         updated_ms: row.get(8)?,
         granted: parse(row, 9)?,
         ladder: opt_parse(row, 10)?,
+        time_zone: row.get(11)?,
     })
 }
 

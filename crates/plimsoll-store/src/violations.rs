@@ -387,7 +387,7 @@ impl Store {
         self.follow_measured(followed, caps, now_ms).await
     }
 
-    async fn follow_measured(
+    pub(crate) async fn follow_measured(
         &self,
         followed: Followed,
         measured: Vec<Measured>,
@@ -458,13 +458,13 @@ impl Store {
 }
 
 /// How one kind of measured violation is followed.
-struct Followed {
-    kind: ViolationKind,
-    cause: &'static str,
-    dimensions: &'static [Dimension],
-    calm_ms: i64,
+pub(crate) struct Followed {
+    pub(crate) kind: ViolationKind,
+    pub(crate) cause: &'static str,
+    pub(crate) dimensions: &'static [Dimension],
+    pub(crate) calm_ms: i64,
     /// Whether an item exceeds its limit, given whether it did.
-    judge: fn(&Measured, bool) -> bool,
+    pub(crate) judge: fn(&Measured, bool) -> bool,
 }
 
 /// Measured use of an entity in one dimension.

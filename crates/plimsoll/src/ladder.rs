@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use plimsoll_core::admit::{LevelKind, Owner, Path};
+use plimsoll_core::budget::period;
 use plimsoll_core::dimension::Dimension;
 use plimsoll_core::entity::UserId;
 use plimsoll_core::ladder::{Holder, Offence, Order, Policy, Step, Taken, climb};
@@ -150,13 +151,21 @@ fn offence(app: &App, v: &ViolationRecord) -> Result<Offence, StoreError> {
         (Err(StoreError::NotFound { .. }), _) => (Mode::Off, Policy::default()),
         (Err(error), _) | (_, Err(error)) => return Err(error),
     };
-    let (mode, policy) = known;
+    let (mode, mut policy) = known;
+    // Of a day's runtime people are told before it ends, and then it has ended.
+    if v.dimension == Dimension::Runtime {
+        let rungs = policy.dimensions.entry(v.dimension);
+        rungs.or_default().stop_after_seconds = Some(0);
+        policy.announce_seconds = 0;
+    }
     Ok(Offence {
         id: v.id,
         kind: v.kind,
         dimension: v.dimension,
         excess: match v.calm_ms {
             Some(_) => 0,
+            // Nothing that is left is exceeded, too.
+            None if period(v.dimension).is_some() || v.dimension == Dimension::Idle => 1,
             None => v.current.saturating_sub(v.limit),
         },
         of_pool: v.level == LevelKind::Pool.name(),
@@ -174,7 +183,10 @@ fn holders(app: &App, v: &ViolationRecord, charged: &Charged) -> Result<Vec<Hold
         Some(LevelKind::Host) => r.host == v.name,
         Some(LevelKind::System) => true,
         Some(LevelKind::Team | LevelKind::Pool) => r.team.is_some_and(|t| t.0 == v.entity),
-        Some(LevelKind::User) => r.user.0 == v.entity && r.team.is_none(),
+        // Idle time is a user's wherever they run.
+        Some(LevelKind::User) => {
+            r.user.0 == v.entity && (r.team.is_none() || v.dimension == Dimension::Idle)
+        }
         Some(LevelKind::Member) | None => false,
     };
     let runs = |r: &Reservation| r.kind == ObjectKind::Container && r.state == State::Active;
@@ -190,6 +202,10 @@ fn holders(app: &App, v: &ViolationRecord, charged: &Charged) -> Result<Vec<Hold
         };
         scavengers.insert(r.user, scavenger);
         let used = app.meter.container(id);
+        let idle_s = app.idlers.idle_s(id, app.clock.now_ms());
+        if v.dimension == Dimension::Idle && idle_s.is_none_or(|s| s < v.limit) {
+            continue;
+        }
         found.push(Holder {
             id: r.id,
             holds: match (v.kind, v.dimension) {
@@ -553,6 +569,8 @@ pub async fn restart_again(app: &App, row: &Reservation) -> Result<(), SettleErr
 /// When the ledger cannot be read.
 pub fn kept_down(app: &App, row: &Reservation) -> Result<Option<String>, StoreError> {
     let kept = app.store.kept_down(row.id)?;
+    // Whoever starts what was idle needs it.
+    let kept = kept.filter(|(_, v)| v.dimension != Dimension::Idle);
     Ok(kept.map(|(step, v)| {
         format!(
             "{} was {} at {}: {}\n  to go on: {}, or ask for more: docker quota request",
@@ -574,6 +592,13 @@ pub fn reason(v: &ViolationRecord) -> String {
         ViolationKind::Held | ViolationKind::Throttled => "is held at",
     };
     let d = v.dimension;
+    if d == Dimension::Idle {
+        let (idle, limit) = (d.show(v.current), d.show(v.limit));
+        return format!(
+            "of {} something does nothing for {idle}, the limit is {limit}",
+            v.name
+        );
+    }
     format!(
         "{} {} {verb} {} of {d}, the limit is {}",
         v.level,

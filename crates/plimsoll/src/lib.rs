@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 pub mod api;
+pub mod budget;
 pub mod ca;
 pub mod caps;
 pub mod clamp;
@@ -19,6 +20,7 @@ pub mod engine_tls;
 pub mod folders;
 pub mod gateway;
 pub mod http_client;
+pub mod idle;
 pub mod images;
 pub mod install;
 pub mod labels;

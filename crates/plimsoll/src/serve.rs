@@ -134,6 +134,8 @@ pub async fn build(config: Config, clock: Clock) -> Result<Arc<App>, ServeError>
         wake: Wake::default(),
         container_locks: KeyedLocks::default(),
         standstill: SharedLocks::default(),
+        attended: SharedLocks::default(),
+        idlers: crate::idle::Idlers::default(),
         climbing: Mutex::default(),
         layers: crate::images::Layers::default(),
         walked: Mutex::default(),

@@ -63,6 +63,10 @@ pub struct App {
     /// By container: who reaches into its files has it alone, what could set it in motion shares it. By
     /// user: the same for what starts any container of theirs. Taken before the container's lock.
     pub standstill: SharedLocks,
+    /// Containers that somebody is attached to, or in an exec of, share theirs.
+    pub attended: SharedLocks,
+    /// Containers that do nothing.
+    pub idlers: crate::idle::Idlers,
     /// One pass of the ladder at a time.
     pub climbing: tokio::sync::Mutex<()>,
     /// What each caller holds of this server.
@@ -217,6 +221,12 @@ impl SharedLocks {
     /// Waits until nobody holds `key` at all.
     pub async fn alone(&self, key: &str) -> OwnedRwLockWriteGuard<()> {
         self.of(key).write_owned().await
+    }
+
+    /// Whether nobody holds `key`.
+    #[must_use]
+    pub fn is_free(&self, key: &str) -> bool {
+        self.of(key).try_write_owned().is_ok()
     }
 
     /// Waits until each lock was free once.

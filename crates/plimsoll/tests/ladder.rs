@@ -234,3 +234,88 @@ fn a_pool_that_shrinks_takes_back_what_was_borrowed_and_nothing_else() {
     );
     assert_eq!(server.get("/api/quotas/violations")["items"], json!([]));
 }
+
+#[test]
+fn what_uses_up_its_budget_is_stopped_and_does_not_start_before_there_is_more() {
+    let server = server("ports.first=46250", "violations.calm_s=0.5");
+    let ada = server.tenant("ada", 62_626, json!({"maxCpuCores": 1, "maxMemoryGB": 1}));
+    let bob = server.tenant("bob", 62_627, json!({"maxCpuCores": 1, "maxMemoryGB": 1}));
+    let ladder =
+        json!({"dimensions": {"core_hours_day": {"stopAfterSeconds": 0}}, "announceSeconds": 0});
+    let budget = json!({"maxCoreHoursPerDay": 0.001, "ladder": ladder});
+    server.put("/api/quotas/user/ada", budget);
+    // A day's runtime ends what runs without being asked to.
+    server.put("/api/quotas/user/bob", json!({"maxRuntimeHours": 0.003}));
+    run(&ada, "busy", &["--cpus", "0.8"], &BUSY);
+    run(&bob, "long", &["--cpus", "0.1"], &STUBBORN);
+    for (tenant, user, name, dimension) in [
+        (&ada, "ada", "busy", "core_hours_day"),
+        (&bob, "bob", "long", "runtime"),
+    ] {
+        step(
+            &server,
+            &format!("user={user}&dimension={dimension}"),
+            name,
+            "doneAt",
+        );
+        wait_for("it to be stopped", || {
+            (!runs(&server, user, name)).then_some(())
+        });
+        let why = tenant.refused(&["start", name]);
+        assert!(
+            why.contains(dimension) && why.contains("docker quota request"),
+            "{why}"
+        );
+        let why = tenant.refused(&["run", "--rm", "--memory", "64m", IMAGE, "true"]);
+        assert!(
+            why.contains(&format!("nothing is left of the {dimension}")),
+            "{why}"
+        );
+    }
+    let told = told(&server, "bob");
+    assert!(
+        told.iter()
+            .any(|t| t.contains("% of the runtime of bob is used")),
+        "{told:?}"
+    );
+    server.put("/api/quotas/user/bob", json!({"maxRuntimeHours": 24}));
+    wait_for("there to be more", || {
+        (bob.docker(&["start", "long"]).code == 0).then_some(())
+    });
+}
+
+#[test]
+fn what_does_nothing_is_told_of_and_stopped_only_where_that_was_chosen() {
+    let server = server("ports.first=46500", "violations.calm_s=0.5");
+    let limits = json!({"maxCpuCores": 1, "maxMemoryGB": 1, "maxIdleTimeMinutes": 0.05});
+    let ada = server.tenant("ada", 62_628, limits.clone());
+    let bob = server.tenant("bob", 62_629, limits);
+    let ladder = json!({"dimensions": {"idle": {"stopAfterSeconds": 0}}, "announceSeconds": 0});
+    server.put("/api/quotas/user/ada", json!({"ladder": ladder}));
+    let everywhere = json!({"steps": {"stopAfterSeconds": 0}, "announceSeconds": 0});
+    server.put("/api/quotas/user/bob", json!({"ladder": everywhere}));
+    run(&bob, "kept", &["--cpus", "0.1"], &["sleep", "1000"]);
+    run(&ada, "busy", &["--cpus", "0.3"], &BUSY);
+    run(&ada, "attended", &["--cpus", "0.1"], &["sleep", "1000"]);
+    let mut within = ada
+        .command(&["exec", "attended", "sleep", "1000"])
+        .spawn()
+        .unwrap();
+    run(&ada, "quiet", &["--cpus", "0.1"], &["sleep", "1000"]);
+    step(&server, "user=ada&dimension=idle", "quiet", "doneAt");
+    wait_for("it to be stopped", || {
+        (!runs(&server, "ada", "quiet")).then_some(())
+    });
+    wait_for("bob to be told", || {
+        let told = told(&server, "bob");
+        told.iter()
+            .any(|t| t.starts_with("kept has done nothing for"))
+            .then_some(())
+    });
+    assert!(runs(&server, "ada", "busy") && runs(&server, "ada", "attended"));
+    ada.ok(&["start", "quiet"]);
+    within.kill().unwrap();
+    within.wait().unwrap();
+    step(&server, "user=ada&dimension=idle", "attended", "doneAt");
+    assert!(runs(&server, "bob", "kept"));
+}

@@ -23,3 +23,17 @@ CREATE UNIQUE INDEX step_open ON step (reservation_id, step) WHERE ended_at IS N
 
 -- The restart policy a container has again when its owner starts it, JSON: it was stopped for good.
 ALTER TABLE reservation ADD COLUMN restart_kept TEXT;
+
+-- What is used up in a day, a week or a month: how much was used in all when the period began.
+CREATE TABLE budget (
+    entity_id TEXT NOT NULL,
+    dimension TEXT NOT NULL,
+    from_at   INTEGER NOT NULL,
+    until_at  INTEGER NOT NULL,
+    mark      INTEGER NOT NULL,
+    -- The percents of it that people were told of last.
+    told      INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (entity_id, dimension)
+) STRICT, WITHOUT ROWID;
+-- Where an entity's days begin; null is UTC. Another one counts from the next period on.
+ALTER TABLE quota ADD COLUMN time_zone TEXT;

@@ -14,6 +14,7 @@ use plimsoll_store::{
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
+use crate::budget::Account;
 use crate::config::Ports;
 use crate::live::{Line, Used};
 use crate::meter::{ContainerUse, HostUse, Stranger, Usage};
@@ -201,12 +202,24 @@ pub(super) fn quota_head(q: &Quota, name: &str) -> Map<String, Value> {
     let head = json!({
         "entityType": q.kind, "entityId": q.entity, "name": name, "quotaType": q.class,
         "overcommit": f64::from(q.overcommit_permille) / 1000.0, "mode": q.mode,
-        "ladder": q.ladder, "version": q.version, "createdAt": time(q.created_ms), "updatedAt": time(q.updated_ms),
+        "ladder": q.ladder, "timeZone": q.time_zone, "version": q.version, "createdAt": time(q.created_ms), "updatedAt": time(q.updated_ms),
     });
     match head {
         Value::Object(head) => head,
         _ => Map::new(),
     }
+}
+
+pub(super) fn budgets(all: &[Account]) -> Value {
+    let shown = all.iter().map(|a| {
+        let d = a.budget.dimension;
+        json!({
+            "dimension": d, "limit": number(d, a.limit), "used": number(d, a.used),
+            "left": number(d, a.limit.saturating_sub(a.used)), "from": time(a.budget.from_ms),
+            "until": time(a.budget.until_ms), "lastsUntil": opt_time(a.lasts_until_ms),
+        })
+    });
+    Value::Array(shown.collect())
 }
 
 pub(super) fn reservation(r: &Reservation) -> Value {

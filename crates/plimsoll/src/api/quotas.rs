@@ -8,6 +8,7 @@ use axum::extract::{Path, State};
 use axum::http::HeaderMap;
 use axum::http::header::{ETAG, IF_MATCH};
 use axum::response::{IntoResponse, Response};
+use jiff::tz::TimeZone;
 use plimsoll_core::dimension::{Dimension, Limit, Limits};
 use plimsoll_core::entity::{EntityKind, SYSTEM_ID};
 use plimsoll_core::ladder::Policy;
@@ -21,6 +22,7 @@ use super::auth::Caller;
 use super::input::{Body, MAX_FIELDS, MaxFields, MaxValue, Text, max_field};
 use super::output;
 use super::problem::{Answer, Problem};
+use crate::budget;
 use crate::state::App;
 
 /// The body with the quota's version as its tag.
@@ -38,15 +40,15 @@ pub(super) async fn user(
     Path(user): Path<String>,
 ) -> Answer {
     let user = caller.user(&app, &user).await?;
-    shown_plain(&app, user.id.0, &user.name)
+    shown_plain(&app, user.id.0, &user.name).await
 }
 
 pub(super) async fn system(State(app): State<Arc<App>>, caller: Caller) -> Answer {
     caller.reads_all()?;
-    shown_plain(&app, SYSTEM_ID, "system")
+    shown_plain(&app, SYSTEM_ID, "system").await
 }
 
-fn shown_plain(app: &App, entity: uuid::Uuid, name: &str) -> Answer {
+async fn shown_plain(app: &App, entity: uuid::Uuid, name: &str) -> Answer {
     let quota = app.store.quota(entity)?;
     let standing = app.store.standing(quota.kind, entity)?;
     let mut body = output::quota_head(&quota, name);
@@ -56,6 +58,8 @@ fn shown_plain(app: &App, entity: uuid::Uuid, name: &str) -> Answer {
         Value::Object(output::max_fields(&standing.limits)),
     );
     body.extend(output::amounts("reserved", &standing.reserved));
+    let budgets = budget::of(app, &quota, &standing.limits).await?;
+    body.insert("budgets".to_owned(), output::budgets(&budgets));
     Ok(tagged(&quota, Value::Object(body)))
 }
 
@@ -106,6 +110,8 @@ async fn shown_team(app: &App, team: &Team) -> Answer {
     }
     body.insert("promised".to_owned(), output::summed_fields(&promises));
     body.insert("warnings".to_owned(), json!(warnings));
+    let budgets = budget::of(app, &quota, &standing.limits).await?;
+    body.insert("budgets".to_owned(), output::budgets(&budgets));
     Ok(tagged(&quota, Value::Object(body)))
 }
 
@@ -123,7 +129,7 @@ pub(super) async fn put_user(
         .change_quota(user.id.0, change, caller.actor(&app, reason))
         .await?;
     app.wake.caps.notify_one();
-    shown_plain(&app, user.id.0, &user.name)
+    shown_plain(&app, user.id.0, &user.name).await
 }
 
 pub(super) async fn put_system(
@@ -138,7 +144,7 @@ pub(super) async fn put_system(
         .change_quota(SYSTEM_ID, change, caller.actor(&app, reason))
         .await?;
     app.wake.caps.notify_one();
-    shown_plain(&app, SYSTEM_ID, "system")
+    shown_plain(&app, SYSTEM_ID, "system").await
 }
 
 pub(super) async fn put_team(
@@ -167,13 +173,21 @@ pub(super) struct Change {
     mode: Option<Mode>,
     overcommit: Option<f64>,
     ladder: Option<Option<Policy>>,
+    time_zone: Option<Option<Text>>,
     reason: Option<Text>,
 }
 
 /// Every field of a quota change.
 static FIELDS: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let mut known = MAX_FIELDS.to_vec();
-    known.extend(["sharedPool", "mode", "overcommit", "ladder", "reason"]);
+    known.extend([
+        "sharedPool",
+        "mode",
+        "overcommit",
+        "ladder",
+        "timeZone",
+        "reason",
+    ]);
     known
 });
 
@@ -193,6 +207,7 @@ impl<'de> Deserialize<'de> for Change {
                         "mode" => change.mode = Some(map.next_value()?),
                         "overcommit" => change.overcommit = Some(map.next_value()?),
                         "ladder" => change.ladder = Some(map.next_value()?),
+                        "timeZone" => change.time_zone = Some(map.next_value()?),
                         "reason" => change.reason = map.next_value()?,
                         name => {
                             let d = max_field(name)
@@ -230,6 +245,7 @@ impl Change {
             mode: self.mode,
             overcommit_permille: overcommit_permille.transpose()?,
             ladder: self.ladder,
+            time_zone: self.time_zone.map(time_zone).transpose()?,
             expected_version: if_match(headers)?,
             ..QuotaChange::default()
         };
@@ -261,6 +277,20 @@ impl Change {
             None => {}
         }
         Ok((change, self.reason.map(|text| text.0)))
+    }
+}
+
+/// A time zone that this host knows.
+fn time_zone(name: Option<Text>) -> Result<Option<String>, Problem> {
+    let Some(Text(name)) = name else {
+        return Ok(None);
+    };
+    match TimeZone::get(&name) {
+        Ok(_) => Ok(Some(name)),
+        Err(_) => Err(Problem::field(
+            "timeZone",
+            "must be a name like Europe/Berlin",
+        )),
     }
 }
 

@@ -783,6 +783,9 @@ pub(super) struct QuotaSetFlags {
     /// class says.
     #[arg(long, value_name = "STEPS", value_parser = super::ladder::parse)]
     pub(super) ladder: Option<Ladder>,
+    /// Where their days begin, like Europe/Berlin.
+    #[arg(long, value_name = "ZONE")]
+    pub(super) time_zone: Option<String>,
     /// For the audit log.
     #[arg(long)]
     pub(super) reason: Option<String>,

@@ -53,6 +53,7 @@ async fn set(client: &Client, flags: QuotaSetFlags) -> Result<Answer, CliError> 
         && flags.mode.is_none()
         && flags.overcommit.is_none()
         && flags.ladder.is_none()
+        && flags.time_zone.is_none()
         && !flags.pool;
     if changes_nothing {
         return Err(CliError::Usage(
@@ -70,6 +71,7 @@ async fn set(client: &Client, flags: QuotaSetFlags) -> Result<Answer, CliError> 
     put(&mut body, "mode", flags.mode.map(|mode| word(&mode)));
     put(&mut body, "overcommit", flags.overcommit);
     put(&mut body, "ladder", flags.ladder.map(|ladder| ladder.0));
+    put(&mut body, "timeZone", flags.time_zone);
     put(&mut body, "reason", flags.reason);
     let body = json!(body);
     let quota = client

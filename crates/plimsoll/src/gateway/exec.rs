@@ -50,7 +50,7 @@ pub(super) async fn create(call: Call, reference: &str) -> Result<Response<Body>
 }
 
 pub(super) async fn start(call: Call, id: &str) -> Result<Response<Body>, Refused> {
-    own(&call.app, &call.user, id).await?;
+    let seen = own(&call.app, &call.user, id).await?;
     call.query.finish()?;
     let body = answer::read_json(&call.headers, call.body)?;
     let request = ExecStart::parse(&body)?;
@@ -60,16 +60,9 @@ pub(super) async fn start(call: Call, id: &str) -> Result<Response<Body>, Refuse
         let done = upstream::post_json(&call.app, &path, body).await?;
         return Ok(answer::status(done.status()));
     }
-    let (upgrade, connection) = (call.upgrade, call.connection);
-    stream::hijack(
-        &call.app,
-        &call.headers,
-        upgrade,
-        &path,
-        Some(body),
-        connection,
-    )
-    .await
+    let ends = (call.upgrade, call.connection);
+    let container = seen["ContainerID"].as_str().unwrap_or_default();
+    stream::hijack(&call.app, &call.headers, ends, container, &path, Some(body)).await
 }
 
 pub(super) async fn resize(mut call: Call, id: &str) -> Result<Response<Body>, Refused> {

@@ -15,6 +15,7 @@ use super::refused::Refused;
 use super::resolve::{self, Owned};
 use super::route::Call;
 use super::{lifecycle, names, networks};
+use crate::budget;
 use crate::caps;
 use crate::engine_facts::engine_facts;
 use crate::folders;
@@ -114,7 +115,7 @@ async fn asked(app: &App, path: &str) -> Result<Response<EngineBody>, Refused> {
 
 /// Everything that must hold before the engine is asked.
 async fn prepared(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> {
-    may_move(app, &owned.reservation)?;
+    may_start(app, &owned.reservation).await?;
     admit(app, user, owned).await?;
     assert_caps(app, owned).await?;
     let mounted = folders::mount_again(app, &owned.reservation).await;
@@ -125,6 +126,15 @@ async fn prepared(app: &App, user: &User, owned: &Owned) -> Result<(), Refused> 
 pub(super) fn may_move(app: &App, reservation: &Reservation) -> Result<(), Refused> {
     match ladder::kept_down(app, reservation)? {
         Some(why) => Err(Refused::denied("kept_down", why)),
+        None => Ok(()),
+    }
+}
+
+/// [`may_move`], and where nothing is left of a budget.
+pub(super) async fn may_start(app: &App, reservation: &Reservation) -> Result<(), Refused> {
+    may_move(app, reservation)?;
+    match budget::spent(app, reservation).await? {
+        Some(why) => Err(Refused::denied("budget", why)),
         None => Ok(()),
     }
 }

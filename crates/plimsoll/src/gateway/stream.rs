@@ -57,7 +57,8 @@ pub(super) async fn attach(mut call: Call, reference: &str) -> Result<Response<B
     call.query.finish()?;
     let path = format!("/containers/{}/attach{query}", owned.id);
     let (upgrade, connection) = (call.upgrade, call.connection);
-    hijack(&call.app, &call.headers, upgrade, &path, None, connection).await
+    let ends = (upgrade, connection);
+    hijack(&call.app, &call.headers, ends, &owned.id, &path, None).await
 }
 
 /// Sends a request that turns its connection into a raw stream, and joins the caller's to it. A caller
@@ -65,10 +66,10 @@ pub(super) async fn attach(mut call: Call, reference: &str) -> Result<Response<B
 pub(super) async fn hijack(
     app: &Arc<App>,
     headers: &HeaderMap,
-    client: OnUpgrade,
+    (client, connection): (OnUpgrade, Arc<Connection>),
+    container: &str,
     path: &str,
     body: Option<String>,
-    connection: Arc<Connection>,
 ) -> Result<Response<Body>, Refused> {
     let json = [(CONTENT_TYPE, "application/json")];
     let (body, own_headers) = match body {
@@ -90,7 +91,9 @@ pub(super) async fn hijack(
         Upgrade::Answered(response) => Ok(answer::relayed(answer::accepted(response).await?)),
         Upgrade::Switched { head, io } => {
             let app = Arc::clone(app);
+            let attended = app.attended.share(container).await;
             tokio::spawn(async move {
+                let _attended = attended;
                 let joined = async {
                     match client.await {
                         Ok(client) => join(client, io).await,

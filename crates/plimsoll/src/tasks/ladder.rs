@@ -1,7 +1,9 @@
-//! Climbs the ladder: announces, does and takes back what exceeded limits call for.
+//! Holds what was used against budgets and climbs the ladder: announces, does and takes back what exceeded limits call for.
 
 use std::sync::Arc;
 
+use crate::budget;
+use crate::idle;
 use crate::ladder::{How, pass};
 use crate::state::App;
 use crate::tasks::in_full;
@@ -14,6 +16,8 @@ pub const NAME: &str = "ladder";
 /// # Errors
 /// In words, when the ledger or the engine cannot be asked.
 pub async fn run(app: Arc<App>) -> Result<String, String> {
+    budget::follow(&app).await.map_err(|e| in_full(&e))?;
+    idle::follow(&app).await.map_err(|e| in_full(&e))?;
     let passed = pass(&app, How::default()).await.map_err(|e| in_full(&e))?;
     match passed.failed.as_slice() {
         [] => Ok(format!("{} steps", passed.actions.len())),

@@ -5,6 +5,7 @@
     reason = "tests are outside the server: they may look at the clock and the environment"
 )]
 
+mod budgets;
 mod certs;
 mod connections;
 mod events;

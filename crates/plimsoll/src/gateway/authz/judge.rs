@@ -240,7 +240,7 @@ fn owned(app: &App, user: &User, reference: &str) -> Result<Owned, Refused> {
 /// A start of what is charged as running already: a container that was just created. Another start is
 /// admitted under a lock that is held until the engine has answered, and only the gateway can do that.
 async fn started(app: &App, owned: &Owned) -> Result<(), Refused> {
-    start::may_move(app, &owned.reservation)?;
+    start::may_start(app, &owned.reservation).await?;
     match settle(app, &owned.id).await? {
         Some(reservation) if reservation.state == State::Active => {
             start::assert_caps(app, owned).await
