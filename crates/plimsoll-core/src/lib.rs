@@ -5,6 +5,7 @@
 //! and no randomness: time and ids are passed in.
 
 pub mod admit;
+pub mod alert;
 pub mod dimension;
 pub mod entity;
 pub mod metric;

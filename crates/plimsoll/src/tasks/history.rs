@@ -9,7 +9,7 @@ use plimsoll_store::StoreError;
 use plimsoll_store::history::{Faults, History, Labels, Point, Settings, Tick, Totals};
 
 use crate::config::Config;
-use crate::meter::{Flows, Reading};
+use crate::meter::{Flows, Reading, Usage};
 use crate::state::App;
 use crate::tasks::in_full;
 
@@ -111,17 +111,7 @@ fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
     *kills = Some(so_far.collect());
     let entities = reading.entities.iter().map(|(whose, usage)| Point {
         entity: whose.key(),
-        values: [
-            (Metric::Cpu, usage.cpu_milli),
-            (Metric::Memory, usage.memory_bytes),
-            (Metric::Pids, usage.pids),
-            (Metric::Containers, usage.containers),
-            (Metric::Connections, usage.connections),
-        ]
-        .into_iter()
-        .chain(flows(usage.flows))
-        .chain(usage.storage_bytes.map(|bytes| (Metric::Storage, bytes)))
-        .collect(),
+        values: values(usage).collect(),
     });
     let containers = reading.containers.iter().map(|(id, used)| {
         let kills = used.oom_kills.map(|now| {
@@ -149,6 +139,19 @@ fn points(reading: &Reading, kills: &mut Kills) -> Vec<Point> {
         }
     });
     entities.chain(containers).collect()
+}
+
+/// What is measured of an entity.
+pub(crate) fn values(usage: &Usage) -> impl Iterator<Item = (Metric, u64)> {
+    let gauges = [
+        (Metric::Cpu, usage.cpu_milli),
+        (Metric::Memory, usage.memory_bytes),
+        (Metric::Pids, usage.pids),
+        (Metric::Containers, usage.containers),
+        (Metric::Connections, usage.connections),
+    ];
+    let storage = usage.storage_bytes.map(|bytes| (Metric::Storage, bytes));
+    gauges.into_iter().chain(flows(usage.flows)).chain(storage)
 }
 
 fn flows(flows: Flows) -> [(Metric, u64); 4] {
@@ -197,7 +200,7 @@ fn labels(app: &App, entity: &str) -> Labels {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::meter::{ContainerUse, Usage, Whose};
+    use crate::meter::{ContainerUse, Whose};
 
     #[test]
     fn kills_are_those_since_the_last_reading_and_what_is_unknown_is_left_out() {
