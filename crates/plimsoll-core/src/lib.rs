@@ -5,6 +5,7 @@
 //! and no randomness: time and ids are passed in.
 
 pub mod admit;
+pub mod alert;
 pub mod analysis;
 pub mod budget;
 pub mod dimension;

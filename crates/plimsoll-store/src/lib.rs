@@ -4,6 +4,7 @@
 //! connections. It reads, asks [`plimsoll_core::admit()`] and writes, in one transaction. It knows no
 //! HTTP status, no Docker, no cgroup; ids and the time come from its callers.
 
+mod alerts;
 mod audit;
 mod backup;
 mod books;
@@ -37,6 +38,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+pub use alerts::{Alert, Seen, Silence, subject};
 pub use backup::{backup, check_measured, restore};
 pub use changes::{After, CHANGES_KEPT, Change, Changes};
 pub use decisions::DecisionCount;

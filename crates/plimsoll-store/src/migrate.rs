@@ -47,7 +47,15 @@ const MIGRATIONS: &[(u32, &str, &str)] = &[
         "ladder",
         include_str!("migrations/sqlite_007_ladder.sql"),
     ),
+    (
+        ALERTS,
+        "alerts",
+        include_str!("migrations/sqlite_008_alerts.sql"),
+    ),
 ];
+
+/// Brings the rules of alerts.
+const ALERTS: u32 = 8;
 
 /// The schema this version writes.
 pub const SCHEMA_VERSION: u32 = MIGRATIONS[MIGRATIONS.len() - 1].0;
@@ -97,6 +105,9 @@ fn apply(connection: &Connection, found: u32, now_ms: i64) -> Result<()> {
     }
     if found == 0 {
         seed(connection, now_ms)?;
+    }
+    if found < ALERTS {
+        crate::alerts::seed(connection)?;
     }
     let mut dimension = connection.prepare(
         "INSERT INTO dimension (idx, name, unit) VALUES (?1, ?2, ?3) ON CONFLICT DO NOTHING",

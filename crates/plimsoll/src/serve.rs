@@ -298,6 +298,14 @@ pub async fn start(app: &Arc<App>, shutdown: &Shutdown) -> Result<JoinSet<()>, S
             move |app| tasks::deliver::run(app, Arc::clone(&outlet)),
         ));
     }
+    running.spawn(tasks::drive(
+        Arc::clone(app),
+        tasks::alerts::NAME,
+        seconds(app.config.alerts.interval_s),
+        |app| &app.wake.alerts,
+        shutdown.clone(),
+        tasks::alerts::run,
+    ));
     if let Some(firing) = tasks::alertmanager::firing(app) {
         running.spawn(tasks::drive(
             Arc::clone(app),

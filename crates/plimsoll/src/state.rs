@@ -104,6 +104,8 @@ pub struct Wake {
     pub remote: tokio::sync::Notify,
     /// Somebody is to be told at once.
     pub deliver: tokio::sync::Notify,
+    /// Rules or silences changed.
+    pub alerts: tokio::sync::Notify,
     /// What fires has changed.
     pub alertmanager: tokio::sync::Notify,
 }

@@ -3,6 +3,7 @@
 #[macro_use]
 mod world;
 
+mod alerts;
 mod batches;
 mod files;
 mod images;

@@ -643,6 +643,31 @@ pub static KEYS: &[Key] = &[
         set: |c, text| parsed(text, "a number").map(|n| c.notify.alertmanager_interval_s = n),
         check: |c| interval(c.notify.alertmanager_interval_s),
     },
+    Key {
+        path: "alerts.interval_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.alerts.interval_s = n),
+        check: |c| interval(c.alerts.interval_s),
+    },
+    Key {
+        path: "alerts.group_wait_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.alerts.group_wait_s = n),
+        check: |c| interval(c.alerts.group_wait_s),
+    },
+    Key {
+        path: "alerts.group_interval_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.alerts.group_interval_s = n),
+        check: |c| interval(c.alerts.group_interval_s),
+    },
+    Key {
+        path: "alerts.repeat_user_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.alerts.repeat_user_s = n),
+        check: |c| interval(c.alerts.repeat_user_s),
+    },
+    Key {
+        path: "alerts.repeat_admin_s",
+        set: |c, text| parsed(text, "a number").map(|n| c.alerts.repeat_admin_s = n),
+        check: |c| interval(c.alerts.repeat_admin_s),
+    },
 ];
 
 fn some(text: &str) -> Option<String> {
@@ -935,6 +960,8 @@ mod tests {
             ("metrics.unsent_hours", "0", false),
             ("metrics.remote_query_url", "metrics.lab", false),
             ("metrics.remote_token_file", "token", false),
+            ("alerts.group_wait_s", "0", false),
+            ("alerts.repeat_user_s", "86400", true),
             ("notify.interval_s", "0", false),
             ("notify.retry_max_s", "4", false),
             ("notify.give_up_s", "0", false),

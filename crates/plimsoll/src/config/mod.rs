@@ -73,6 +73,8 @@ pub struct Config {
     pub metrics: Metrics,
     /// How people are told.
     pub notify: Notify,
+    /// When they are told of what is watched.
+    pub alerts: Alerts,
 }
 
 /// Who may use the gateway.
@@ -400,6 +402,34 @@ impl Notify {
     }
 }
 
+/// How often alerts are looked at and people told of them.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Alerts {
+    /// Seconds between two looks.
+    pub interval_s: f64,
+    /// Seconds the first news of somebody waits for more.
+    pub group_wait_s: f64,
+    /// Seconds until they are told of further news.
+    pub group_interval_s: f64,
+    /// Seconds after which what still fires is told again.
+    pub repeat_user_s: f64,
+    /// The same for what administrators alone are told.
+    pub repeat_admin_s: f64,
+}
+
+impl Default for Alerts {
+    fn default() -> Self {
+        Self {
+            interval_s: 15.0,
+            group_wait_s: 30.0,
+            group_interval_s: 300.0,
+            repeat_user_s: 86_400.0,
+            repeat_admin_s: 14_400.0,
+        }
+    }
+}
+
 /// The networks tenants make.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -490,6 +520,7 @@ impl Default for Config {
             retention: Retention::default(),
             metrics: Metrics::default(),
             notify: Notify::default(),
+            alerts: Alerts::default(),
         }
     }
 }

@@ -2,9 +2,11 @@
 
 use std::sync::Arc;
 
-use plimsoll_store::{StoreError, ViolationRecord};
+use plimsoll_core::notice::Event;
+use plimsoll_store::StoreError;
 use tokio::sync::Mutex;
 
+use crate::alerts::event;
 use crate::notify::Fault;
 use crate::notify::alertmanager::{Alert, Alertmanager, Firing, Labels};
 use crate::state::App;
@@ -12,9 +14,6 @@ use crate::tasks::in_full;
 
 /// The name under which the task reports.
 pub const NAME: &str = "alertmanager";
-
-/// The most that is told at once.
-const MOST: u32 = 10_000;
 
 /// What several runs share.
 pub type Shared = Arc<Mutex<Alertmanager>>;
@@ -39,36 +38,40 @@ pub async fn run(app: Arc<App>, alertmanager: Shared) -> Result<String, String> 
     }
 }
 
+/// What fires and is not silenced.
 async fn all(app: &App) -> Result<Firing, StoreError> {
-    let open = app.store.violations(None, MOST).await?;
-    Ok(open.iter().map(|v| violation(app, v)).collect())
+    let rules = app.store.alert_rules().await?;
+    let alerts = app.store.alerts().await?;
+    let fires =
+        |alert: &&plimsoll_store::Alert| alert.standing.firing().is_some() && !alert.silenced;
+    let shown = alerts.iter().filter(fires).filter_map(|alert| {
+        let rule = rules.iter().find(|rule| rule.name == alert.rule)?;
+        let event = event(rule, alert, app.clock.now_ms())?;
+        Some(shown(app, alert, &event))
+    });
+    Ok(shown.collect())
 }
 
-fn violation(app: &App, of: &ViolationRecord) -> (Labels, Alert) {
+fn shown(app: &App, of: &plimsoll_store::Alert, event: &Event) -> (Labels, Alert) {
     let labels = Labels::from([
-        ("alertname", "PlimsollViolation".to_owned()),
-        ("severity", "warning".to_owned()),
+        ("alertname", format!("plimsoll {}", of.rule)),
+        ("severity", event.severity.name().to_owned()),
         ("instance", app.instance.as_str().to_owned()),
-        ("kind", of.kind.name().to_owned()),
-        ("level", of.level.clone()),
-        ("name", of.name.clone()),
-        ("dimension", of.dimension.name().to_owned()),
-    ]);
-    let shown = |amount| of.dimension.show(amount);
-    let (level, name, dimension) = (&of.level, &of.name, of.dimension);
-    let behind: Vec<&str> = of.behind.iter().map(|b| b.container.as_str()).collect();
-    let server = app.config.notify.server_url.as_deref();
-    let alert = Alert {
-        summary: format!("The {dimension} of {level} {name} is over its limit"),
-        description: format!(
-            "{} of {}: {}. Behind it: {}",
-            shown(of.current),
-            shown(of.limit),
-            of.cause,
-            behind.join(", ")
+        ("host", app.lease.host.clone()),
+        ("level", of.about.kind.name().to_owned()),
+        ("name", of.about.name.clone()),
+        (
+            "team",
+            of.about.team.map(|t| t.to_string()).unwrap_or_default(),
         ),
-        since_ms: of.opened_ms,
-        link: server.map(|url| format!("{}/violations", url.trim_end_matches('/'))),
+        ("part", of.part.clone()),
+    ]);
+    let texts = app.config.notify.texts();
+    let alert = Alert {
+        summary: event.title.clone(),
+        description: texts.message(event).body,
+        since_ms: event.since_ms,
+        link: texts.link(event),
     };
     (labels, alert)
 }

@@ -11,7 +11,7 @@ use plimsoll_store::{Project, StoreError};
 
 use crate::config::Config;
 use crate::live::{Reserved, of_project};
-use crate::meter::{Flows, HostUse, Reading, Whose};
+use crate::meter::{Flows, HostUse, Reading, Usage, Whose};
 use crate::state::App;
 use crate::tasks::in_full;
 
@@ -150,18 +150,7 @@ fn points(reading: &Reading, reserved: Option<&Reserved>, kills: &mut Kills) -> 
     *kills = Some(so_far.collect());
     let entities = reading.entities.iter().map(|(whose, usage)| Point {
         entity: whose.key(),
-        values: [
-            (Metric::Cpu, usage.cpu_milli),
-            (Metric::Memory, usage.memory_bytes),
-            (Metric::Pids, usage.pids),
-            (Metric::Containers, usage.containers),
-            (Metric::Connections, usage.connections),
-        ]
-        .into_iter()
-        .chain(flows(usage.flows))
-        .chain(usage.storage_bytes.map(|bytes| (Metric::Storage, bytes)))
-        .chain(of_entity(reserved, *whose))
-        .collect(),
+        values: values(usage).chain(of_entity(reserved, *whose)).collect(),
     });
     let held = reserved.into_iter().flat_map(|reserved| &reserved.entities);
     let unread = held.filter(|(whose, _)| !reading.entities.contains_key(whose));
@@ -234,6 +223,19 @@ fn host(name: &str, used: HostUse) -> Point {
     }
 }
 
+/// What is measured of an entity.
+pub(crate) fn values(usage: &Usage) -> impl Iterator<Item = (Metric, u64)> {
+    let gauges = [
+        (Metric::Cpu, usage.cpu_milli),
+        (Metric::Memory, usage.memory_bytes),
+        (Metric::Pids, usage.pids),
+        (Metric::Containers, usage.containers),
+        (Metric::Connections, usage.connections),
+    ];
+    let storage = usage.storage_bytes.map(|bytes| (Metric::Storage, bytes));
+    gauges.into_iter().chain(flows(usage.flows)).chain(storage)
+}
+
 fn flows(flows: Flows) -> [(Metric, u64); 4] {
     [
         (Metric::NetReceive, flows.received),
@@ -291,7 +293,7 @@ mod tests {
     use uuid::Uuid;
 
     use super::*;
-    use crate::meter::{ContainerUse, Usage};
+    use crate::meter::ContainerUse;
 
     #[test]
     fn kills_are_those_since_the_last_reading_and_what_is_unknown_is_left_out() {

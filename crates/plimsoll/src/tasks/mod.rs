@@ -2,6 +2,7 @@
 //! signal, and reports what it did.
 
 pub mod alertmanager;
+pub mod alerts;
 pub mod caps;
 pub mod collect;
 pub mod deliver;

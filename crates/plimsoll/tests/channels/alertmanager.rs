@@ -114,7 +114,7 @@ fn what_fires_is_kept_firing_and_ends() {
     let active = alertmanager.wait_for(1);
     let labels = &active[0]["labels"];
     assert_eq!(
-        (&labels["name"], &labels["dimension"]),
+        (&labels["name"], &labels["part"]),
         (&json!("ada"), &json!("memory"))
     );
     let link = active[0]["generatorURL"].as_str().unwrap();

@@ -7,6 +7,7 @@
 )]
 
 mod alertmanager;
+mod alerts;
 #[path = "../common/mod.rs"]
 mod common;
 mod mail;
@@ -18,12 +19,17 @@ use serde_json::{Value, json};
 
 /// A server without an engine, with these keys set.
 fn server(keys: &[String]) -> Server {
-    let mut all = vec![
-        "--set",
+    let fast = [
         "notify.interval_s=0.1",
-        "--set",
         "notify.retry_s=0.1",
+        "alerts.interval_s=0.1",
+        "alerts.group_wait_s=0.1",
+        "alerts.group_interval_s=0.1",
     ];
+    let mut all = Vec::new();
+    for key in fast {
+        all.extend(["--set", key]);
+    }
     for key in keys {
         all.extend(["--set", key.as_str()]);
     }
