@@ -389,7 +389,11 @@ impl<'s> Past<'s> {
             Method::Trend if before.len() < self.window / 2 => None,
             Method::Trend => {
                 let (level, slope) = line(before)?;
-                Some((0..horizon).map(|step| level + slope * step as f64).collect())
+                Some(
+                    (0..horizon)
+                        .map(|step| level + slope * step as f64)
+                        .collect(),
+                )
             }
         }
     }
