@@ -1,5 +1,5 @@
 //! The history at 1,000 containers: `history_bench DIR`. Prints a JSON line a figure, as
-//! `scripts/bench.sh` reads them.
+//! `scripts/bench.sh` reads them. `history_bench DIR year` loads a whole year instead, which takes a while.
 
 #![allow(
     clippy::disallowed_methods,
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Instant;
 
 use plimsoll_core::metric::Metric;
-use plimsoll_store::history::{Ask, HISTORY_FILE, History, Point, Scan, Settings, Tick};
+use plimsoll_store::history::{Ask, HISTORY_FILE, History, Level, Point, Scan, Settings, Tick};
 
 const CONTAINERS: usize = 1000;
 const METRICS: [Metric; 10] = [
@@ -29,6 +29,8 @@ const START: i64 = 1_700_006_400_000;
 const SECOND: i64 = 1000;
 const HOUR: i64 = 3600 * SECOND;
 const DAY: i64 = 24 * HOUR;
+/// Days.
+const YEAR: i64 = 365;
 
 /// Random numbers that are the same each time.
 struct Random(u64);
@@ -226,22 +228,96 @@ fn time(name: &str, mut job: impl FnMut() -> usize) {
 }
 
 /// Many days of readings every ten minutes: the roll-ups are those of any interval.
-fn long(dir: &Path, days: i64) {
+fn load(dir: &Path, days: i64) -> (History, World) {
     let history = open(dir, 600_000);
     let mut world = World::new();
     for index in 0..days * 144 {
         let tick = world.tick(START + index * 600 * SECOND);
         history.append(&tick).expect("the reading is kept");
     }
-    let now_ms = START + days * DAY;
-    let scan = |days_back: i64| Scan {
+    (history, world)
+}
+
+/// Every container's CPU in the last days, which do not begin at midnight.
+fn last(days_back: i64, now_ms: i64) -> Scan<'static> {
+    Scan {
         prefix: "container:",
         metric: Metric::Cpu,
         from_ms: now_ms - days_back * DAY + 7 * HOUR,
         to_ms: now_ms,
         step_ms: None,
         now_ms,
+    }
+}
+
+/// A year: how long it takes to load, what it takes on disk, and what long questions cost.
+fn year(dir: &Path) {
+    let began = Instant::now();
+    let (history, world) = load(dir, YEAR);
+    print("history loading a year", began.elapsed().as_secs_f64(), "s");
+    let wide = bytes(dir, "'hour', 'day', 'spread'");
+    print("history a year of hours and days", wide / 1e6, "MB");
+    let now_ms = START + YEAR * DAY;
+    let scan = |days_back| last(days_back, now_ms);
+    for days in [30, 365] {
+        time(
+            &format!("history top and breakdown of a year, {days} d"),
+            || history.scan(&scan(days)).expect("it is read").len(),
+        );
+    }
+    let months = Scan {
+        step_ms: Some(30 * DAY),
+        ..scan(YEAR)
     };
+    time("history all by the month, 365 d", || {
+        history.scan(&months).expect("it is read").len()
+    });
+    time("history p99 of all, 365 d", || {
+        history
+            .percentiles(&scan(YEAR), 990)
+            .expect("it is read")
+            .len()
+    });
+    for (name, step_ms) in [("days", DAY), ("hours", HOUR)] {
+        let ask = Ask {
+            entity: &world.names[501],
+            metric: Metric::Cpu,
+            from_ms: START,
+            to_ms: now_ms,
+            step_ms: Some(step_ms),
+            points_max: 10_000,
+            now_ms,
+        };
+        time(&format!("history one container, 365 d, {name}"), || {
+            history.series(&ask).expect("it is read").points.len()
+        });
+    }
+    let everything = START..now_ms;
+    let began = Instant::now();
+    let (mut entities, mut place) = (0, None);
+    loop {
+        let kept = history.kept(Level::Day, &everything, place, 64);
+        let (kept, next) = kept.expect("it is read");
+        entities += kept.len();
+        if next.is_none() {
+            break;
+        }
+        place = next;
+    }
+    assert_eq!(entities as i64, YEAR * CONTAINERS as i64);
+    let took = began.elapsed().as_secs_f64();
+    print("history export of a year by the day", took, "s");
+    drop(history);
+    let began = Instant::now();
+    open(dir, 600_000);
+    let took = began.elapsed().as_secs_f64() * 1e3;
+    print("history opening, a year", took, "ms");
+}
+
+fn long(dir: &Path, days: i64) {
+    let (history, _) = load(dir, days);
+    let now_ms = START + days * DAY;
+    let scan = |days_back| last(days_back, now_ms);
     time("history top and breakdown, 30 d", || {
         history.scan(&scan(30)).expect("it is read").len()
     });
@@ -262,13 +338,21 @@ fn long(dir: &Path, days: i64) {
     print("history a year of hours and days", wide / 1e6, "MB");
 }
 
+/// A name of a folder, and what is measured in it.
+type Step = (&'static str, fn(&Path));
+
 fn main() {
     let dir = std::env::args().nth(1).expect("history_bench DIR");
     let dir = Path::new(&dir);
-    for (name, run) in [
-        ("history-day", ingest as fn(&Path)),
-        ("history-month", |dir| long(dir, 31)),
-    ] {
+    let is_year = std::env::args().nth(2).is_some_and(|word| word == "year");
+    let all: &[Step] = match is_year {
+        true => &[("history-year", year)],
+        false => &[
+            ("history-day", ingest),
+            ("history-month", |dir| long(dir, 31)),
+        ],
+    };
+    for (name, run) in all {
         let dir = dir.join(name);
         std::fs::create_dir_all(&dir).expect("a folder is made");
         run(&dir);
