@@ -6,6 +6,7 @@
 
 mod args;
 
+mod alerts;
 mod amounts;
 mod answer;
 mod backup;
@@ -130,6 +131,8 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Why { user } => decisions::why(client, user.as_deref(), now_ms).await,
         Command::Explain { decision } => decisions::explain(client, &decision, now_ms).await,
         Command::Inbox(flags) => inbox::run(client, &flags, now_ms).await,
+        Command::Alert(command) => alerts::run(client, command, now_ms).await,
+        Command::Notify(command) => alerts::notify(client, command, now_ms).await,
         Command::Violations(flags) => decisions::violations(client, &flags, now_ms).await,
         Command::Serve(_)
         | Command::Install(_)
