@@ -60,7 +60,7 @@ impl Watched {
     pub fn parse(name: &str) -> Option<Self> {
         let own = Self::OWN.iter().find(|(_, own)| *own == name);
         own.map(|(one, _)| *one)
-            .or_else(|| Metric::parse(name).map(Self::Measured))
+            .or_else(|| Some(Self::Measured(Metric::parse(name).filter(is_watched)?)))
     }
 
     /// Whether its values are a share of something.
@@ -78,6 +78,25 @@ impl Watched {
             Self::Measured(metric) => metric.scale(),
         }
     }
+}
+
+/// What is known of every user and team.
+const fn is_watched(metric: &Metric) -> bool {
+    matches!(
+        metric,
+        Metric::Cpu
+            | Metric::Memory
+            | Metric::Pids
+            | Metric::Containers
+            | Metric::Connections
+            | Metric::Storage
+            | Metric::NetReceive
+            | Metric::NetTransmit
+            | Metric::BlockRead
+            | Metric::BlockWrite
+            | Metric::CpuReserved
+            | Metric::MemoryReserved
+    )
 }
 
 impl Serialize for Watched {
@@ -533,5 +552,6 @@ mod tests {
         }
         assert_eq!(Watched::parse("cpu"), Some(Watched::Measured(Metric::Cpu)));
         assert_eq!(Watched::parse("cpus"), None);
+        assert_eq!(Watched::parse("gpu_memory"), None);
     }
 }

@@ -280,6 +280,7 @@ impl Event {
         match (self.kind, self.about.kind) {
             (K::Overpromised | K::Unmanaged | K::Trouble | K::DigestOfHost, _) => admins,
             (K::DigestOfTeam, _) => leads,
+            (K::Test, Of::System) => admins,
             (K::Test, _) => own,
             (K::Threshold | K::Violation, Of::User) => own.and(leads.only_if(full)),
             (K::Threshold | K::Violation | K::PoolExhausted, Of::Team) => {
@@ -408,6 +409,7 @@ mod tests {
             (K::RequestAsked, &own, 0, false, "oa"),
             (K::RequestAnswered, &own, 0, false, "ol"),
             (K::Test, &own, 0, false, "o"),
+            (K::Test, &host, 0, false, "a"),
         ] {
             let mut event = Event::new(kind, about.clone(), "", "", 0);
             event.percent = Some(percent);

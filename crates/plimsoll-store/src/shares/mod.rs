@@ -33,7 +33,9 @@ macro_rules! states {
                 match self { $(Self::$state => $text),* }
             }
 
-            pub(crate) fn from_name(name: &str) -> Option<Self> {
+            /// The one with this name.
+            #[must_use]
+            pub fn from_name(name: &str) -> Option<Self> {
                 match name { $($text => Some(Self::$state),)* _ => None }
             }
         }

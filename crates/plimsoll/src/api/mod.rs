@@ -1,6 +1,7 @@
 //! The HTTP API. One file a resource; `routes::all` is the one list of routes, from which both the
 //! router and the OpenAPI document are made.
 
+mod alerts;
 mod analytics;
 mod audit;
 mod auth;

@@ -7,8 +7,8 @@ use axum::routing::{MethodRouter, delete, get, patch, post, put};
 use crate::state::App;
 
 use super::{
-    analytics, audit, certs, containers, decisions, docs, enforce, events, export, grants, health,
-    history, images, metrics, notifications, projects, quotas, redistribute, requests,
+    alerts, analytics, audit, certs, containers, decisions, docs, enforce, events, export, grants,
+    health, history, images, metrics, notifications, projects, quotas, redistribute, requests,
     reservations, system, teams, tokens, usage, users, validate, violations,
 };
 
@@ -140,6 +140,15 @@ pub(super) fn all() -> Vec<Route> {
         route("get", "/api/notifications", "notifications", "What the caller was told, newest first; only what is unread with unread.", get(notifications::list)).answers(200, "Inbox").query(&["unread", "cursor", "limit"]),
         route("post", "/api/notifications/read", "notifications", "Mark all of it as read.", post(notifications::read_all)).answers(200, "Unread"),
         route("post", "/api/notifications/{id}/read", "notifications", "Mark one as read.", post(notifications::read_one)).answers(200, "Unread"),
+        route("post", "/api/notifications/test", "notifications", "Tell somebody, or the administrators, that they can be reached.", post(notifications::test)).body("Trial").answers(202, ""),
+        route("get", "/api/notifications/deliveries", "notifications", "What goes over channels, newest first: when it is tried next, and what went wrong last.", get(notifications::deliveries)).answers(200, "Delivery[]").query(&["state", "limit"]),
+        route("get", "/api/alerts", "notifications", "What is pending or fires, of the caller and their teams.", get(alerts::list)).answers(200, "Alert[]"),
+        route("get", "/api/alerts/rules", "notifications", "What is watched.", get(alerts::rules)).answers(200, "AlertRule[]"),
+        route("put", "/api/alerts/rules/{rule}", "notifications", "Add a rule, or replace the one of this name.", put(alerts::put_rule)).body("NewAlertRule").answers(200, "AlertRule").also(&[201]),
+        route("delete", "/api/alerts/rules/{rule}", "notifications", "Remove a rule.", delete(alerts::remove_rule)).answers(204, ""),
+        route("get", "/api/alerts/silences", "notifications", "Silences that last.", get(alerts::silences)).answers(200, "Silence[]"),
+        route("post", "/api/alerts/silences", "notifications", "Tell nobody of what it means until then; without rule, name and part of anything.", post(alerts::add_silence)).body("NewSilence").answers(201, "Silence"),
+        route("delete", "/api/alerts/silences/{id}", "notifications", "End a silence.", delete(alerts::end_silence)).answers(204, ""),
         route("get", "/api/projects", "people", "The projects the caller may see.", get(projects::list)).answers(200, "Project[]"),
         route("post", "/api/projects", "people", "Add a project to a team or a user.", post(projects::add)).body("NewProject").answers(201, "Project"),
         route("delete", "/api/projects/{id}", "people", "Delete a project.", delete(projects::delete)).answers(204, ""),

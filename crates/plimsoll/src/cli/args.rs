@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use super::alerts::{AlertCommand, NotifyCommand};
 use super::ladder::Ladder;
 use super::limits::{AllotmentFlags, BorrowFlags, LimitFlags, RequestFlags};
 use super::when::When;
@@ -160,6 +161,12 @@ pub(super) enum Command {
     Enforce(EnforceFlags),
     /// Show what you were told and have not read.
     Inbox(InboxFlags),
+    /// Show what fires, and choose what is watched and what is silent.
+    #[command(subcommand)]
+    Alert(AlertCommand),
+    /// Try the ways to people, and see what became of messages.
+    #[command(subcommand)]
+    Notify(NotifyCommand),
     /// Copy the ledger, the totals and the history into a folder; the server may run.
     Backup {
         /// The folder, without copies in it.

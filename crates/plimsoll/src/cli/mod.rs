@@ -6,6 +6,7 @@
 
 mod args;
 
+mod alerts;
 mod amounts;
 mod answer;
 mod backup;
@@ -142,6 +143,8 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Explain { decision } => decisions::explain(client, &decision, now_ms).await,
         Command::Inbox(flags) => inbox::run(client, &flags, now_ms).await,
         Command::Enforce(flags) => ladder::enforce(client, flags).await,
+        Command::Alert(command) => alerts::run(client, command, now_ms).await,
+        Command::Notify(command) => alerts::notify(client, command, now_ms).await,
         Command::Violations(flags) => decisions::violations(client, &flags, now_ms).await,
         Command::Serve(_)
         | Command::Install(_)

@@ -72,3 +72,71 @@ fn an_exceeded_limit_is_told_once_over_restarts_and_its_end_too() {
     looks(&server, 5);
     assert_eq!(told(&server, "violation").len(), all.len());
 }
+
+#[test]
+fn rules_of_ones_own_fire_and_silences_hold_them() {
+    let server = server(&[]);
+    user(&server, "ada", None);
+    let said = |args: &[&str]| {
+        let said = server.plimsoll(args);
+        assert_eq!(said.code, 0, "{args:?}: {}", said.err);
+        said.out
+    };
+    // What is wrong is told, and changes nothing.
+    for wrong in [
+        json!({"metric": "cpus", "steps": [{"at": 1}]}),
+        json!({"metric": "quota", "steps": []}),
+        json!({"metric": "quota", "steps": [{"at": 90}, {"at": 80}]}),
+        json!({"metric": "quota", "steps": [{"at": 80, "clear": 90}]}),
+        json!({"metric": "quota", "steps": [{"at": -1}]}),
+        json!({"metric": "quota", "steps": [{"at": 80}], "forSeconds": -1}),
+    ] {
+        let (status, answer) = server.api("PUT", "/api/alerts/rules/odd", Some(&wrong));
+        assert_eq!(status, 422, "{wrong}: {answer}");
+    }
+    said(&[
+        "alert",
+        "silence",
+        "--name",
+        "local",
+        "--until",
+        "1h",
+        "--reason",
+        "maintenance",
+    ]);
+    let trouble = "alert set trouble --metric trouble --step 1 --for 0 --keep 0";
+    said(&trouble.split(' ').collect::<Vec<_>>());
+    wait_for("the engine to be missed", || {
+        said(&["alert", "list"])
+            .contains("the task reconcile fails")
+            .then_some(())
+    });
+    assert!(said(&["alert", "list"]).contains("firing, silenced"));
+    assert_eq!(told(&server, "trouble"), Vec::<Value>::new());
+    let silences = server.get("/api/alerts/silences");
+    let id = silences["items"][0]["id"].as_str().unwrap().to_owned();
+    said(&["alert", "unsilence", &id]);
+    let first = wait_told(&server, "trouble", 1);
+    assert_eq!(first[0]["severity"], "critical");
+    // A rule that is gone is silent.
+    said(&["alert", "remove", "trouble"]);
+    wait_for("silence", || {
+        let fires = said(&["alert", "list"]);
+        (!fires.contains("reconcile")).then_some(())
+    });
+    assert!(!said(&["alert", "rules"]).contains("trouble"));
+    let rules = "alert set mine --metric memory_reserved --step 1000000000 --for 0 --level user";
+    said(&rules.split(' ').collect::<Vec<_>>());
+    reserve(&server, "ada", 4);
+    let fires = || {
+        let alerts = server.get("/api/alerts");
+        let all = alerts["items"].as_array().unwrap().clone();
+        all.into_iter()
+            .find(|a| a["rule"] == "mine" && a["state"] == "firing")
+    };
+    let fires = wait_for("it to fire", fires);
+    assert_eq!(
+        (&fires["about"]["name"], &fires["step"]),
+        (&json!("ada"), &json!(1e9))
+    );
+}
