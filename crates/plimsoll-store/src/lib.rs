@@ -28,6 +28,7 @@ mod records;
 mod reservations;
 mod retention;
 mod rows;
+mod shadow;
 mod shares;
 mod steps;
 mod tokens;

@@ -783,3 +783,26 @@ pub struct Budget {
     /// The percents of it that people were told of last.
     pub told: u32,
 }
+
+/// What a limit that only watches would have refused somebody.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WouldRefuse {
+    /// Who asked.
+    pub user: String,
+    /// In which team.
+    pub team: Option<String>,
+    /// Whose limit it is.
+    pub level: plimsoll_core::LevelKind,
+    /// Their name.
+    pub name: String,
+    /// In which dimension.
+    pub dimension: plimsoll_core::Dimension,
+    /// How often.
+    pub times: u64,
+    /// By how much at most, in ledger units.
+    pub short_by: u64,
+    /// The first time, Unix milliseconds.
+    pub first_ms: i64,
+    /// The last time, Unix milliseconds.
+    pub last_ms: i64,
+}

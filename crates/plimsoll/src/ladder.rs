@@ -42,6 +42,8 @@ pub struct How {
     pub hurry: bool,
     /// Nothing is done.
     pub dry_run: bool,
+    /// As if the limits that only watch were enforced, and no others. Only with `dry_run`.
+    pub shadow: bool,
 }
 
 /// Something a pass did, or would do.
@@ -84,8 +86,14 @@ pub async fn pass(app: &App, how: How) -> Result<Passed, StoreError> {
     let mut steps = live_steps(app, how).await?;
     let mut cases = Vec::new();
     for violation in violations(app, &steps, how).await? {
-        let offence = offence(app, &violation)?;
-        let has_steps = steps.iter().any(|s| s.violation == violation.id);
+        let mut offence = offence(app, &violation)?;
+        if how.shadow {
+            offence.mode = match offence.mode {
+                Mode::Shadow => Mode::Enforce,
+                Mode::Enforce | Mode::Off => Mode::Off,
+            };
+        }
+        let has_steps = !how.shadow && steps.iter().any(|s| s.violation == violation.id);
         if has_steps || Step::ALL.into_iter().any(|step| offence.calls_for(step)) {
             cases.push((violation, offence));
         }

@@ -319,3 +319,40 @@ fn what_does_nothing_is_told_of_and_stopped_only_where_that_was_chosen() {
     step(&server, "user=ada&dimension=idle", "attended", "doneAt");
     assert!(runs(&server, "bob", "kept"));
 }
+
+#[test]
+fn what_only_watches_reports_what_it_would_have_refused_and_stopped() {
+    let server = server("ports.first=46750", "violations.calm_s=0.5");
+    let ada = server.tenant("ada", 62_630, json!({"maxMemoryGB": 0.1}));
+    let ladder = json!({"steps": {"stopAfterSeconds": 0}, "announceSeconds": 0});
+    server.put(
+        "/api/quotas/user/ada",
+        json!({"ladder": ladder, "mode": "shadow"}),
+    );
+    for name in ["one", "two", "three"] {
+        run(&ada, name, &[], &STUBBORN);
+    }
+    let report = server.get("/api/quotas/shadow");
+    let refused = report["refused"].as_array().unwrap();
+    let memory = refused.iter().find(|r| r["dimension"] == "memory").unwrap();
+    assert_eq!(
+        (&memory["user"], &memory["entity"]),
+        (&json!("ada"), &json!("ada"))
+    );
+    assert_eq!(memory["times"], 2, "{report}");
+    let would = report["steps"].as_array().unwrap().iter();
+    let names: Vec<&str> = would.map(|s| s["container"].as_str().unwrap()).collect();
+    assert_eq!(names, ["three", "two"], "{report}");
+    let said = server.plimsoll(&["shadow", "report"]);
+    assert!(
+        said.out.contains("user ada") && said.out.contains("three"),
+        "{said:?}"
+    );
+    for name in ["one", "two", "three"] {
+        assert!(runs(&server, "ada", name), "{name}");
+    }
+    let announced = steps(&server, "user=ada");
+    assert!(announced.is_empty(), "{announced:?}");
+    let later = server.get("/api/quotas/shadow?since=2100-01-01T00:00:00Z");
+    assert_eq!(later["refused"], json!([]));
+}

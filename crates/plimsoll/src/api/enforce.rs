@@ -59,6 +59,7 @@ pub(super) async fn enforce(
         whose: ask.whose(&app, &caller).await?,
         hurry: true,
         dry_run: ask.dry_run,
+        shadow: false,
     };
     // Finished even if the client goes away: what is announced is done.
     let passed = tokio::spawn(async move { pass(&app, how).await }).await;
@@ -70,7 +71,7 @@ pub(super) async fn enforce(
     })))
 }
 
-fn shown(a: &Action) -> Value {
+pub(super) fn shown(a: &Action) -> Value {
     json!({
         "container": a.container, "user": a.user, "dimension": a.dimension, "step": a.step,
         "action": a.what, "reason": a.reason, "at": output::time(a.at_ms),

@@ -30,6 +30,7 @@ mod requests;
 mod reservations;
 mod routes;
 mod services;
+mod shadow;
 mod strict;
 mod system;
 mod teams;

@@ -9,7 +9,7 @@ use plimsoll_core::remedy::Remedy;
 use plimsoll_host::load::Pressure;
 use plimsoll_store::{
     Cert, Decision, Member, Project, Quota, Reservation, StepRecord, Team, Token, User,
-    ViolationRecord,
+    ViolationRecord, WouldRefuse,
 };
 use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
@@ -208,6 +208,14 @@ pub(super) fn quota_head(q: &Quota, name: &str) -> Map<String, Value> {
         Value::Object(head) => head,
         _ => Map::new(),
     }
+}
+
+pub(super) fn would_refuse(w: &WouldRefuse) -> Value {
+    json!({
+        "user": w.user, "team": w.team, "level": w.level, "entity": w.name,
+        "dimension": w.dimension, "times": w.times, "shortBy": number(w.dimension, w.short_by),
+        "first": time(w.first_ms), "last": time(w.last_ms),
+    })
 }
 
 pub(super) fn budgets(all: &[Account]) -> Value {

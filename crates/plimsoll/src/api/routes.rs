@@ -9,7 +9,7 @@ use crate::state::App;
 use super::{
     alerts, analytics, audit, certs, containers, decisions, docs, enforce, events, export, grants,
     health, history, images, metrics, notifications, projects, quotas, redistribute, requests,
-    reservations, system, teams, tokens, usage, users, validate, violations,
+    reservations, shadow, system, teams, tokens, usage, users, validate, violations,
 };
 
 /// One method on one path.
@@ -96,6 +96,7 @@ pub(super) fn all() -> Vec<Route> {
         route("put", "/api/quotas/system", "quotas", "Change the system's quota.", put(quotas::put_system)).body("QuotaChange").answers(200, "Quota"),
         route("post", "/api/quotas/validate", "quotas", "Would this fit? Decides as create would, and charges nothing.", post(validate::validate)).body("Validate").answers(200, "Validation"),
         route("post", "/api/quotas/enforce", "quotas", "Take the next step of the ladder now, wherever a limit is exceeded; dryRun only says which.", post(enforce::enforce)).body("Enforce").answers(200, "Enforced"),
+        route("get", "/api/quotas/shadow", "quotas", "What limits that only watch would have refused since, and what the ladder would do now.", get(shadow::report)).answers(200, "ShadowReport").query(&["since"]),
         route("get", "/api/quotas/violations", "quotas", "Violations: open ones, or with a time those opened since, too.", get(violations::list)).answers(200, "OpenedViolation[]").query(&["since", "status", "user", "team", "kind", "level", "dimension"]),
         route("get", "/api/usage/user/{user}", "usage", "What a user uses and has reserved.", get(usage::user)).answers(200, "Usage"),
         route("get", "/api/usage/team/{team}", "usage", "What a team uses and has reserved.", get(usage::team)).answers(200, "Usage"),

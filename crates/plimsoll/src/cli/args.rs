@@ -159,6 +159,9 @@ pub(super) enum Command {
     Violations(ViolationsFlags),
     /// Take the next step of the ladder now, wherever a limit is exceeded.
     Enforce(EnforceFlags),
+    /// Look at limits that only watch.
+    #[command(subcommand)]
+    Shadow(ShadowCommand),
     /// Show what you were told and have not read.
     Inbox(InboxFlags),
     /// Show what fires, and choose what is watched and what is silent.
@@ -1030,6 +1033,17 @@ pub(super) struct EnforceFlags {
     /// Say what would be done.
     #[arg(long)]
     pub(super) dry_run: bool,
+}
+
+/// `shadow ...`
+#[derive(Debug, Subcommand)]
+pub(super) enum ShadowCommand {
+    /// Show what they would have refused, and what would be done about what runs.
+    Report {
+        /// From when on: a time, a day or a span before now (7d, 12h).
+        #[arg(long, value_name = "WHEN", default_value = "7d", value_parser = super::when::parse)]
+        since: When,
+    },
 }
 
 /// `caps ...`

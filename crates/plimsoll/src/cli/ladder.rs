@@ -1,14 +1,15 @@
 //! The ladder on the command line: `throttle=5m,stop=1h,memory.stop=10m,announce=2m,scavenger`.
 
 use http::Method;
+use jiff::Timestamp;
 use plimsoll_core::Dimension;
 use plimsoll_core::ladder::{Policy, Rungs, Step};
 use serde_json::{Map, Value, json};
 
-use super::amounts::text;
+use super::amounts::{ago, text};
 use super::answer::Answer;
-use super::args::EnforceFlags;
-use super::client::Client;
+use super::args::{EnforceFlags, ShadowCommand};
+use super::client::{Client, query};
 use super::error::CliError;
 use super::table::{Align, Table};
 use super::text::printable;
@@ -97,6 +98,20 @@ pub(super) async fn enforce(client: &Client, flags: EnforceFlags) -> Result<Answ
     let done = client
         .send(Method::POST, path, Some(&Value::Object(body)))
         .await?;
+    let mut page = actions(&done["actions"]);
+    if page.is_empty() {
+        page = "no exceeded limit calls for anything\n".to_owned();
+    }
+    for failed in done["failed"].as_array().into_iter().flatten() {
+        page.push_str("not done: ");
+        page.push_str(&printable(failed.as_str().unwrap_or_default()));
+        page.push('\n');
+    }
+    Ok(Answer::new(done, page))
+}
+
+/// What the ladder did, or would do; nothing where that is nothing.
+fn actions(all: &Value) -> String {
     let mut table = Table::new(&[
         ("", Align::Left),
         ("STEP", Align::Left),
@@ -104,20 +119,53 @@ pub(super) async fn enforce(client: &Client, flags: EnforceFlags) -> Result<Answ
         ("OF", Align::Left),
         ("WHY", Align::Left),
     ]);
-    for action in done["actions"].as_array().into_iter().flatten() {
+    for action in all.as_array().into_iter().flatten() {
         let columns = ["action", "step", "container", "user", "reason"];
         table.row(columns.map(|field| text(action, field)));
     }
+    match table.is_empty() {
+        true => String::new(),
+        false => table.render(),
+    }
+}
+
+pub(super) async fn shadow(
+    client: &Client,
+    ShadowCommand::Report { since }: &ShadowCommand,
+    now_ms: i64,
+) -> Result<Answer, CliError> {
+    let from = since.before(now_ms).unwrap_or(0);
+    let from = Timestamp::from_millisecond(from).map_or_else(|_| String::new(), |t| t.to_string());
+    let path = format!("/api/quotas/shadow{}", query(&[("since", Some(&from))]));
+    let report = client.get(&path).await?;
+    let mut table = Table::new(&[
+        ("WOULD BE REFUSED", Align::Left),
+        ("LIMIT OF", Align::Left),
+        ("ON", Align::Left),
+        ("TIMES", Align::Right),
+        ("FIRST", Align::Right),
+        ("LAST", Align::Right),
+    ]);
+    for of in report["refused"].as_array().into_iter().flatten() {
+        table.row([
+            text(of, "user"),
+            format!("{} {}", text(of, "level"), text(of, "entity")),
+            text(of, "dimension"),
+            text(of, "times"),
+            ago(&of["first"], now_ms),
+            ago(&of["last"], now_ms),
+        ]);
+    }
     let mut page = match table.is_empty() {
-        true => "no exceeded limit calls for anything\n".to_owned(),
+        true => "nothing would have been refused\n".to_owned(),
         false => table.render(),
     };
-    for failed in done["failed"].as_array().into_iter().flatten() {
-        page.push_str("not done: ");
-        page.push_str(&printable(failed.as_str().unwrap_or_default()));
-        page.push('\n');
+    let steps = actions(&report["steps"]);
+    if !steps.is_empty() {
+        page.push_str("\nwould be done now\n");
+        page.push_str(&steps);
     }
-    Ok(Answer::new(done, page))
+    Ok(Answer::new(report, page))
 }
 
 #[cfg(test)]

@@ -145,6 +145,7 @@ async fn ask(global: &Global, command: Command) -> Result<Answer, CliError> {
         Command::Enforce(flags) => ladder::enforce(client, flags).await,
         Command::Alert(command) => alerts::run(client, command, now_ms).await,
         Command::Notify(command) => alerts::notify(client, command, now_ms).await,
+        Command::Shadow(command) => ladder::shadow(client, &command, now_ms).await,
         Command::Violations(flags) => decisions::violations(client, &flags, now_ms).await,
         Command::Serve(_)
         | Command::Install(_)

@@ -31,6 +31,7 @@ fn table() -> Vec<(&'static str, &'static str, Value, [u16; 6])> {
         ("PUT", "/api/quotas/team/ml", json!({"sharedPool": {"maxMemoryGB": 9}}), DONE_BY_ADMIN),
         ("GET", "/api/quotas/system", none.clone(), SYSTEM),
         ("PUT", "/api/quotas/system", json!({"maxMemoryPercent": 80}), [401, 403, 403, 403, 403, 200]),
+        ("GET", "/api/quotas/shadow", none.clone(), SYSTEM),
         ("POST", "/api/quotas/enforce", json!({"entityType": "user", "entityId": "bob", "dryRun": true}), [401, 403, 403, 403, 403, 200]),
         ("POST", "/api/quotas/validate", ask, SEEN_BY_TEAM),
         ("GET", "/api/quotas/violations", none.clone(), ANYONE_KNOWN),
