@@ -226,6 +226,8 @@ pub struct Holder {
     pub borrows: Option<(Uuid, u64)>,
     /// Of somebody whose containers go first.
     pub scavenger: bool,
+    /// It does nothing, and has for longer than its owner's limit.
+    pub idle: bool,
     /// Unix milliseconds.
     pub started_ms: i64,
 }
@@ -287,6 +289,15 @@ pub fn climb(
     hurry: bool,
 ) -> Vec<Order> {
     let is_here = |t: &Taken| holders.iter().any(|h| h.id == t.holder);
+    let shows = |done_ms| done_ms < offence.seen_ms || now_ms - done_ms >= SHOWS_MS;
+    // What is exceeded still, without what was done and does not show.
+    let unseen = taken
+        .iter()
+        .filter(|t| t.offence == offence.id && !offence.of_all());
+    let unseen = unseen.filter(|t| t.done_ms.is_some_and(|d| offence.stays_held() || !shows(d)));
+    let mut left = unseen
+        .map(|t| t.frees)
+        .fold(offence.excess, u64::saturating_sub);
     let mut orders = Vec::new();
     for t in taken.iter().filter(|t| t.offence == offence.id) {
         match t.done_ms {
@@ -295,14 +306,16 @@ pub fn climb(
             }
             Some(_) => {}
             None if !offence.calls_for(t.step) || !is_here(t) => orders.push(Order::Drop(t.id)),
-            None if offence.excess > 0 && (hurry || t.due_ms <= now_ms) => {
+            None if left > 0 && (hurry || t.due_ms <= now_ms) => {
                 orders.push(Order::Act(t.id));
+                if !offence.of_all() {
+                    left = left.saturating_sub(t.frees);
+                }
             }
             None => {}
         }
     }
     let last_ms = taken.iter().filter_map(|t| t.done_ms).max();
-    let shows = |done_ms| done_ms < offence.seen_ms || now_ms - done_ms >= SHOWS_MS;
     if !last_ms.is_none_or(shows) {
         return orders;
     }
@@ -356,8 +369,8 @@ fn announced(
     Vec::new()
 }
 
-/// Who is enough to end the excess, and what each frees: scavengers first, then who borrows, then the
-/// newest.
+/// Who is enough to end the excess, and what each frees: scavengers first, then who borrows, then what is
+/// idle, then the newest.
 fn victims<'h>(
     offence: &Offence,
     holders: &'h [Holder],
@@ -395,7 +408,7 @@ fn victims<'h>(
         };
         let rank = |h: &Holder| {
             let borrows = above(h).is_some_and(|most| most > 0);
-            (!h.scavenger, !borrows)
+            (!h.scavenger, !borrows, !h.idle)
         };
         // The first of the best: the newest.
         let useful = left.iter().enumerate().filter(|(_, h)| frees(h) > 0);

@@ -40,8 +40,31 @@ fn holder(n: u128, holds: u64, started_ms: i64) -> Holder {
         holds,
         borrows: None,
         scavenger: false,
+        idle: false,
         started_ms,
     }
+}
+
+/// People were asked to free something, and freed some of it: who is not needed any more stays.
+#[test]
+fn of_what_was_announced_only_what_is_still_needed_is_done() {
+    let both = [holder(1, 400, 1), holder(2, 200, 2)];
+    let (first, second) = (
+        taken(1, Step::Stop, 400, None),
+        taken(2, Step::Stop, 200, None),
+    );
+    let offence = Offence {
+        seen_ms: 900_000,
+        ..offence(ViolationKind::Reserved, Dimension::Memory, 100)
+    };
+    let acts = |taken: &[Taken]| climb(&offence, &both, taken, 1_000_000, false);
+    assert_eq!(acts(&[first, second]), [Order::Act(first.id)]);
+    // Nor before what was done shows.
+    let done = Taken {
+        done_ms: Some(999_999),
+        ..first
+    };
+    assert_eq!(acts(&[done, second]), []);
 }
 
 fn taken(n: u128, step: Step, frees: u64, done_ms: Option<i64>) -> Taken {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use plimsoll_core::Dimension;
 use plimsoll_core::entity::ReservationId;
 use plimsoll_core::ladder::Step;
 use plimsoll_core::notice::Event;
@@ -182,12 +183,14 @@ impl Store {
             let sql = format!(
                 "{STEP} JOIN violation v ON v.id = s.violation_id
                  WHERE s.reservation_id = ?1 AND s.step <> 'throttle' AND s.done_at IS NOT NULL
-                   AND s.ended_at IS NULL AND v.closed_at IS NULL ORDER BY s.id DESC LIMIT 1"
+                   AND s.ended_at IS NULL AND v.closed_at IS NULL AND v.dimension <> ?2
+                 ORDER BY s.id DESC LIMIT 1"
             );
             let kept = books
                 .connection
                 .prepare_cached(&sql)?
-                .query_row([id.to_string()], step)
+                // Whoever starts what was idle needs it.
+                .query_row([id.to_string(), Dimension::Idle.name().to_owned()], step)
                 .optional()?;
             let Some(kept) = kept else { return Ok(None) };
             let sql = format!("{} WHERE id = ?1", rows::VIOLATION);

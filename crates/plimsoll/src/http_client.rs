@@ -6,10 +6,10 @@ use std::str::FromStr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{AUTHORIZATION, HOST};
 use http::{Method, Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Full, Limited};
+use http_body_util::{BodyExt as _, Full};
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
@@ -18,8 +18,10 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// The most bytes of an answer.
-const ANSWER_MAX: usize = 64 << 20;
+/// The most bytes of an answer that is read for what it says.
+pub const ANSWER_MAX: usize = 64 << 20;
+/// The most bytes of one that is only shown.
+pub const SHOWN_MAX: usize = 64 << 10;
 /// How much of a refusal is shown.
 const SAID_MAX: usize = 300;
 
@@ -116,16 +118,19 @@ pub struct Client {
     timeout: Duration,
     /// Authorities that count beside the system's.
     ca_file: Option<PathBuf>,
+    /// The rest of an answer is not read.
+    answer_max: usize,
     tls: OnceLock<Arc<ClientConfig>>,
 }
 
 impl Client {
     /// A client that gives up after this time.
     #[must_use]
-    pub const fn new(timeout: Duration, ca_file: Option<PathBuf>) -> Self {
+    pub const fn new(timeout: Duration, ca_file: Option<PathBuf>, answer_max: usize) -> Self {
         Self {
             timeout,
             ca_file,
+            answer_max,
             tls: OnceLock::new(),
         }
     }
@@ -171,12 +176,12 @@ impl Client {
             .await
             .map_err(HttpError::of)?;
         if !url.is_tls {
-            return over(stream, request).await;
+            return over(stream, request, self.answer_max).await;
         }
         let name = ServerName::try_from(url.host.clone()).map_err(HttpError::of)?;
         let connector = TlsConnector::from(self.tls()?);
         let stream = connector.connect(name, stream).await;
-        over(stream.map_err(HttpError::of)?, request).await
+        over(stream.map_err(HttpError::of)?, request, self.answer_max).await
     }
 
     /// Read once: the system's list is long.
@@ -207,15 +212,25 @@ impl Client {
 async fn over(
     stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
     request: Request<Full<Bytes>>,
+    answer_max: usize,
 ) -> Result<Answer, HttpError> {
     let made = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await;
     let (mut sender, connection) = made.map_err(HttpError::of)?;
     let connection = tokio::spawn(connection);
     let response = sender.send_request(request).await.map_err(HttpError::of)?;
     let status = response.status();
-    let body = Limited::new(response.into_body(), ANSWER_MAX).collect();
-    let body = body.await.map_err(HttpError)?.to_bytes();
+    let (mut rest, mut body) = (response.into_body(), BytesMut::new());
+    while let Some(frame) = rest.frame().await.filter(|_| body.len() < answer_max) {
+        body.extend_from_slice(
+            frame
+                .map_err(HttpError::of)?
+                .data_ref()
+                .unwrap_or(&Bytes::new()),
+        );
+    }
+    body.truncate(answer_max);
     connection.abort();
+    let body = body.freeze();
     Ok(Answer { status, body })
 }
 

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use plimsoll_core::admit::{LevelKind, Owner, Path};
 use plimsoll_core::budget::period;
 use plimsoll_core::dimension::Dimension;
-use plimsoll_core::entity::UserId;
+use plimsoll_core::entity::{EntityKind, UserId};
 use plimsoll_core::ladder::{Holder, Offence, Order, Policy, Step, Taken, climb};
 use plimsoll_core::notice::{About, Event, EventKind, Severity};
 use plimsoll_core::quota::Mode;
@@ -29,6 +29,9 @@ use crate::caps::charged_on;
 use crate::settle::{SettleError, settle_locked};
 use crate::state::App;
 use crate::tasks::in_full;
+
+/// How long a step waits for what else is done to its container.
+const LOCKED_MAX: Duration = Duration::from_secs(3);
 
 /// The time a container has to stop where it names none.
 const STOP_TIMEOUT_S: i64 = 10;
@@ -109,8 +112,15 @@ pub async fn pass(app: &App, how: How) -> Result<Passed, StoreError> {
             violation,
             how,
         };
-        case.climb(&offence, &charged, &mut steps, &mut passed)
-            .await?;
+        // What cannot be done about one is no reason to leave the others.
+        let climbed = case
+            .climb(&offence, &charged, &mut steps, &mut passed)
+            .await;
+        if let Err(error) = climbed {
+            passed
+                .failed
+                .push(format!("{}: {}", case.violation.name, in_full(&error)));
+        }
     }
     Ok(passed)
 }
@@ -119,7 +129,11 @@ pub async fn pass(app: &App, how: How) -> Result<Passed, StoreError> {
 async fn live_steps(app: &App, how: How) -> Result<Vec<StepRecord>, StoreError> {
     let mut live = Vec::new();
     for step in app.store.open_steps().await? {
-        if !app.store.reservation(step.reservation)?.state.is_final() {
+        let row = match app.store.reservation(step.reservation) {
+            Err(StoreError::NotFound { .. }) => continue,
+            row => row?,
+        };
+        if !row.state.is_final() {
             live.push(step);
         } else if !how.dry_run {
             let actor = actor(app, "the container is gone");
@@ -191,24 +205,33 @@ fn holders(app: &App, v: &ViolationRecord, charged: &Charged) -> Result<Vec<Hold
         Some(LevelKind::Host) => r.host == v.name,
         Some(LevelKind::System) => true,
         Some(LevelKind::Team | LevelKind::Pool) => r.team.is_some_and(|t| t.0 == v.entity),
-        // Idle time is a user's wherever they run.
+        // Idle time, and what a day or a month has, are a user's wherever they run.
         Some(LevelKind::User) => {
-            r.user.0 == v.entity && (r.team.is_none() || v.dimension == Dimension::Idle)
+            let of_all = v.dimension == Dimension::Idle || period(v.dimension).is_some();
+            r.user.0 == v.entity && (r.team.is_none() || of_all)
         }
         Some(LevelKind::Member) | None => false,
     };
     let runs = |r: &Reservation| r.kind == ObjectKind::Container && r.state == State::Active;
-    let mut scavengers: BTreeMap<UserId, bool> = BTreeMap::new();
+    // Whether a user's containers go first, and after which time they are idle.
+    let mut owners: BTreeMap<UserId, (bool, Option<u64>)> = BTreeMap::new();
     let mut found = Vec::new();
     for (r, path) in charged {
         let Some(id) = r.container.as_ref().filter(|_| runs(r) && counts(r)) else {
             continue;
         };
-        let scavenger = match scavengers.get(&r.user) {
+        let (scavenger, idle_limit) = match owners.get(&r.user) {
             Some(known) => *known,
-            None => app.store.ladder(r.user.0).is_ok_and(|p| p.scavenger),
+            None => {
+                let scavenger = app.store.ladder(r.user.0).is_ok_and(|p| p.scavenger);
+                let standing = app.store.standing(EntityKind::User, r.user.0);
+                let limit = standing
+                    .ok()
+                    .and_then(|s| s.limits[Dimension::Idle].at_most());
+                (scavenger, limit)
+            }
         };
-        scavengers.insert(r.user, scavenger);
+        owners.insert(r.user, (scavenger, idle_limit));
         let used = app.meter.container(id);
         let idle_s = app.idlers.idle_s(id, app.clock.now_ms());
         if v.dimension == Dimension::Idle && idle_s.is_none_or(|s| s < v.limit) {
@@ -235,6 +258,7 @@ fn holders(app: &App, v: &ViolationRecord, charged: &Charged) -> Result<Vec<Hold
                 }
             },
             scavenger,
+            idle: idle_s.is_some_and(|idle_s| idle_limit.is_some_and(|most| idle_s >= most)),
             started_ms: r.started_ms.unwrap_or(r.created_ms),
         });
     }
@@ -340,6 +364,10 @@ impl Case<'_> {
             return Ok(());
         }
         match what {
+            // Frozen already, and not by Plimsoll: it must not be thawed for its owner.
+            "do" if step.step == Step::Pause && self.is_paused(&step).await => {
+                self.turn(&step, Turned::Ended).await?;
+            }
             "do" => {
                 self.turn(&step, Turned::Done).await?;
                 steps[i].done_ms = Some(now_ms);
@@ -524,7 +552,18 @@ impl Case<'_> {
         .await
     }
 
-    /// Does something to the step's container, if it is there, under its locks.
+    /// An engine that does not say is asked again when it is to be done.
+    async fn is_paused(&self, step: &StepRecord) -> bool {
+        let row = self.app.store.reservation(step.reservation);
+        let Some(id) = row.ok().and_then(|row| row.container) else {
+            return false;
+        };
+        let seen = self.app.engine.inspect(&id).await;
+        seen.is_ok_and(|seen| seen.is_some_and(|seen| seen.state.paused))
+    }
+
+    /// Does something to the step's container, if it is there, under its locks; not while its files are
+    /// on their way, which must keep nobody else waiting.
     async fn with(
         &self,
         step: &StepRecord,
@@ -533,8 +572,13 @@ impl Case<'_> {
         let Some(id) = self.app.store.reservation(step.reservation)?.container else {
             return Ok(());
         };
-        let _moves = self.app.standstill.share(&id).await;
-        let _held = self.app.container_locks.lock(&id).await;
+        let locks = async {
+            let moves = self.app.standstill.share(&id).await;
+            (moves, self.app.container_locks.lock(&id).await)
+        };
+        let Ok(_held) = tokio::time::timeout(LOCKED_MAX, locks).await else {
+            return Err(SettleError::Held);
+        };
         match self.app.engine.inspect(&id).await? {
             Some(seen) => work(&id, seen).await,
             None => Ok(()),
@@ -577,8 +621,6 @@ pub async fn restart_again(app: &App, row: &Reservation) -> Result<(), SettleErr
 /// When the ledger cannot be read.
 pub fn kept_down(app: &App, row: &Reservation) -> Result<Option<String>, StoreError> {
     let kept = app.store.kept_down(row.id)?;
-    // Whoever starts what was idle needs it.
-    let kept = kept.filter(|(_, v)| v.dimension != Dimension::Idle);
     Ok(kept.map(|(step, v)| {
         format!(
             "{} was {} at {}: {}\n  to go on: {}, or ask for more: docker quota request",

@@ -20,6 +20,9 @@ pub enum SettleError {
     /// The engine did not say.
     #[error("the engine could not be asked")]
     Engine(#[from] EngineError),
+    /// Something else is done to it, and takes its time.
+    #[error("its files are being copied, or it is being changed")]
+    Held,
     /// The ledger did not take it.
     #[error("the ledger could not be brought up to date")]
     Store(#[from] StoreError),

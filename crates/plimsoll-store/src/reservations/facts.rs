@@ -1,7 +1,8 @@
 //! What happened, whatever the limits say: recorded, charged, and held against them afterwards.
 //!
 //! What the engine shows of a container is not waited for until it is on disk: lost with the machine's
-//! power, it is seen again at the next start.
+//! power, it is seen again at the next start. A violation that it opened is then another one, and people
+//! may be told of it twice.
 
 use plimsoll_core::dimension::Amounts;
 use plimsoll_core::entity::ReservationId;

@@ -16,7 +16,7 @@ pub use load::{ConfigError, DEFAULT_FILE, Sources, Warning};
 use plimsoll_host::request::create::PortRange;
 use serde::Deserialize;
 
-use crate::http_client::Client;
+use crate::http_client::{Client, SHOWN_MAX};
 use crate::notify::text::Texts;
 
 /// Everything a server can be told.
@@ -390,7 +390,7 @@ impl Notify {
     /// What asks other programs.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::new(self.timeout(), self.ca_file.clone())
+        Client::new(self.timeout(), self.ca_file.clone(), SHOWN_MAX)
     }
 
     /// How messages are written.

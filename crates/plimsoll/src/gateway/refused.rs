@@ -274,6 +274,7 @@ impl From<SettleError> for Refused {
     fn from(error: SettleError) -> Self {
         match error {
             SettleError::Engine(error) => error.into(),
+            SettleError::Held => Self::EngineAway(SettleError::Held.to_string()),
             SettleError::Store(error) => error.into(),
         }
     }

@@ -234,12 +234,18 @@ impl Line {
     }
 }
 
-/// What an answer means (RFC 5321, 4.2.3; RFC 3463, 3.8).
+/// What says that there is no such mailbox, and nothing else (RFC 3463, 3.2 and 3.3).
+const NO_MAILBOX: [&str; 5] = ["5.1.1", "5.1.3", "5.1.6", "5.1.10", "5.2.1"];
+
+/// What an answer means (RFC 5321, 4.2.3; RFC 3463). A sender that is refused, a rule, a wrong name in
+/// the configuration may all be put right.
 fn fault(error: &Error) -> Fault {
     let said = error.to_string();
+    let code = said
+        .split_once("): ")
+        .and_then(|(_, text)| text.split_whitespace().next());
     match error.status().map(u16::from) {
-        // There is no such mailbox. What is a rule of the server may change.
-        Some(550 | 551 | 553) if !said.contains("5.7.") => Fault::Hopeless(said),
+        Some(500..) if code.is_some_and(|code| NO_MAILBOX.contains(&code)) => Fault::Hopeless(said),
         Some(421) => Fault::Away(said),
         Some(_) => Fault::Refused(said),
         None if error.is_client() => Fault::Refused(said),

@@ -7,10 +7,10 @@ use bytes::Bytes;
 use http::Method;
 
 use super::RemoteError;
-use crate::http_client::{Client, Url};
+use crate::http_client::{ANSWER_MAX, Client, Url};
 
 /// The system's authorities count. An exchange takes this long at most.
-static CLIENT: Client = Client::new(Duration::from_secs(30), None);
+static CLIENT: Client = Client::new(Duration::from_secs(30), None, ANSWER_MAX);
 
 pub(super) async fn get(url: &Url, token_file: Option<&Path>) -> Result<Bytes, RemoteError> {
     exchange(Method::GET, url, token_file, &[], Vec::new()).await
