@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use http::Method;
-use plimsoll::http_client::Client;
+use plimsoll::http_client::{ANSWER_MAX, Client};
 use serde_json::{Value, json};
 
 use crate::common::{Server, free_port, wait_for};
@@ -52,7 +52,7 @@ impl Alertmanager {
     /// What it takes to be firing.
     fn active(&self) -> Vec<Value> {
         let url = format!("{}/api/v2/alerts", self.url()).parse().unwrap();
-        let client = Client::new(Duration::from_secs(10), None);
+        let client = Client::new(Duration::from_secs(10), None, ANSWER_MAX);
         let runtime = tokio::runtime::Runtime::new().unwrap();
         let asked = client.ask(Method::GET, &url, None, &[], Vec::new());
         let answer = runtime.block_on(asked).unwrap();
