@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use jiff::Timestamp;
 use plimsoll_core::admit::{LevelKind, Owner, Path};
 use plimsoll_core::budget::period;
@@ -106,6 +107,7 @@ pub async fn pass(app: &App, how: How) -> Result<Passed, StoreError> {
         return Ok(passed);
     }
     let charged = charged_on(&app.store, &app.lease.host).await?;
+    let mut climbed = Vec::new();
     for (violation, offence) in cases {
         let case = Case {
             app,
@@ -113,14 +115,25 @@ pub async fn pass(app: &App, how: How) -> Result<Passed, StoreError> {
             how,
         };
         // What cannot be done about one is no reason to leave the others.
-        let climbed = case
+        match case
             .climb(&offence, &charged, &mut steps, &mut passed)
-            .await;
-        if let Err(error) = climbed {
-            passed
-                .failed
-                .push(format!("{}: {}", case.violation.name, in_full(&error)));
+            .await
+        {
+            Ok(orders) => climbed.push((case, orders)),
+            Err(error) => {
+                let failed = format!("{}: {}", case.violation.name, in_full(&error));
+                passed.failed.push(failed);
+            }
         }
+    }
+    if !how.dry_run {
+        // All at once: a container may take its time to stop.
+        let sure = climbed
+            .iter()
+            .map(|(case, orders)| case.make_sure(orders, &steps));
+        passed
+            .failed
+            .extend(join_all(sure).await.into_iter().flatten());
     }
     Ok(passed)
 }
@@ -291,7 +304,7 @@ impl Case<'_> {
         charged: &Charged,
         steps: &mut Vec<StepRecord>,
         passed: &mut Passed,
-    ) -> Result<(), StoreError> {
+    ) -> Result<Vec<Order>, StoreError> {
         let holders = holders(self.app, &self.violation, charged)?;
         let concerns = |s: &&StepRecord| {
             s.violation == offence.id || holders.iter().any(|h| h.id == s.reservation)
@@ -302,10 +315,7 @@ impl Case<'_> {
         for order in &orders {
             self.follow(*order, charged, steps, passed).await?;
         }
-        if !self.how.dry_run {
-            self.make_sure(&orders, steps, passed).await;
-        }
-        Ok(())
+        Ok(orders)
     }
 
     async fn follow(
@@ -472,18 +482,17 @@ impl Case<'_> {
     }
 
     /// Makes the engine's containers what the steps say: those that were done just now, and those that
-    /// something else has set in motion since.
-    async fn make_sure(&self, orders: &[Order], steps: &[StepRecord], passed: &mut Passed) {
+    /// something else has set in motion since. Returns what could not be done.
+    async fn make_sure(&self, orders: &[Order], steps: &[StepRecord]) -> Vec<String> {
         let undone = |s: &StepRecord| orders.contains(&Order::Undo(s.id));
         let mine = steps
             .iter()
             .filter(|s| s.violation == self.violation.id && s.done_ms.is_some() && !undone(s));
-        let sure = mine.map(|step| async move { (step, self.hold(step).await) });
-        for (step, held) in futures_util::future::join_all(sure).await {
-            if let Err(error) = held {
-                passed.failed.push(failure(step, &error));
-            }
-        }
+        let sure = mine.map(|step| async move {
+            let held = self.hold(step).await;
+            held.err().map(|error| failure(step, &error))
+        });
+        join_all(sure).await.into_iter().flatten().collect()
     }
 
     async fn hold(&self, step: &StepRecord) -> Result<(), SettleError> {

@@ -11,6 +11,7 @@ use plimsoll_host::engine::{ContainerInspect, EngineError};
 use plimsoll_store::{Reservation, StoreError};
 
 use crate::folders;
+use crate::ladder;
 use crate::state::App;
 use crate::tasks::in_full;
 
@@ -72,7 +73,12 @@ pub async fn settle_locked(app: &App, container: &str) -> Result<Option<Reservat
     let state = seen_state(&seen, &reservation, now_ms, unstarted_ms);
     Ok(Some(match (reservation.state, state) {
         (State::Active, State::Stopped) => app.store.stopped(reservation.id, now_ms).await?,
-        (State::Stopped, State::Active) => app.store.running(reservation.id, now_ms).await?,
+        (State::Stopped, State::Active) => {
+            let running = app.store.running(reservation.id, now_ms).await?;
+            // By whichever door it was started.
+            Box::pin(ladder::restart_again(app, &running)).await?;
+            running
+        }
         _ => reservation,
     }))
 }

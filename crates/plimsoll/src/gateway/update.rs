@@ -84,6 +84,10 @@ pub(super) async fn update(call: Call, reference: &str) -> Result<Response<Body>
         };
         // Whatever the engine made of it is what is charged.
         settle_locked(&app, &owned.id).await?;
+        if answered.is_ok() && request.restart.is_some() {
+            // What it was stopped with does not come back over it.
+            app.store.keep_restart(reservation.id, None).await?;
+        }
         if answered.is_ok() && request.asked.cpu.is_some() && reservation.clamp.is_some() {
             // What its owner chose now is what it was meant to have.
             let actor = Actor {
