@@ -18,6 +18,7 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
@@ -325,9 +326,18 @@ pub fn directory() -> tempfile::TempDir {
     tempfile::tempdir().expect("a temporary directory")
 }
 
+/// A port that nobody listens on, below those that the kernel gives to connections meanwhile, and another
+/// one each time.
 pub fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 10_000 + u16::try_from(std::process::id() % 80).unwrap() * 100;
+    let try_next = || {
+        let port = first + NEXT.fetch_add(1, Ordering::Relaxed);
+        TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+            .is_ok()
+            .then_some(port)
+    };
+    (0..1000).find_map(|_| try_next()).expect("a free port")
 }
 
 fn spawn(dir: &Path, instance: &str, engine: &str, extra: &[String], prefix: &[String]) -> Child {
