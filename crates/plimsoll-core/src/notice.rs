@@ -128,6 +128,16 @@ impl About {
         }
     }
 
+    /// The page of the dashboard where to look.
+    #[must_use]
+    pub fn link(&self) -> String {
+        match self.kind {
+            EntityKind::User => "/mine".to_owned(),
+            EntityKind::Team => format!("/team/{}", self.name),
+            EntityKind::System => "/host".to_owned(),
+        }
+    }
+
     /// The team whose leads it concerns.
     #[must_use]
     pub const fn led_by(&self) -> Option<TeamId> {

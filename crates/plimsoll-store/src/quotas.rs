@@ -423,24 +423,18 @@ fn check_ladder<'p>(ladder: impl IntoIterator<Item = &'p Policy>) -> Result<()> 
 
 /// Tells whose limits are other ones now.
 fn tell(books: &Books<'_>, name: &str, before: &Limits, new: &Quota, actor: &Actor) -> Result<()> {
-    let (about, whose, link) = match new.kind {
-        EntityKind::User => {
-            let about = About::user(UserId(new.entity), name);
-            (about, format!("quota of {name}"), "/mine".to_owned())
-        }
-        EntityKind::Team => {
-            let about = About::team(TeamId(new.entity), name);
-            (
-                about,
-                format!("quota of team {name}"),
-                format!("/team/{name}"),
-            )
-        }
-        EntityKind::System => {
-            let link = "/host".to_owned();
-            (About::system(name), "system's quota".to_owned(), link)
-        }
+    let (about, whose) = match new.kind {
+        EntityKind::User => (
+            About::user(UserId(new.entity), name),
+            format!("quota of {name}"),
+        ),
+        EntityKind::Team => (
+            About::team(TeamId(new.entity), name),
+            format!("quota of team {name}"),
+        ),
+        EntityKind::System => (About::system(name), "system's quota".to_owned()),
     };
+    let link = about.link();
     let title = format!("The {whose} has changed");
     let event = notices::change(EventKind::QuotaChanged, about, title, link, actor);
     let event = notices::with_changes(event, before, &new.limits).figure("mode", new.mode.name());

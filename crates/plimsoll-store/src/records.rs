@@ -456,6 +456,13 @@ pub struct Reservation {
 }
 
 impl Reservation {
+    /// What its owner calls the container: its name, or else its id; nothing before there is one.
+    #[must_use]
+    pub fn called(&self) -> &str {
+        let name = self.container_name.as_deref().or(self.container.as_deref());
+        name.unwrap_or_default()
+    }
+
     /// What it charges.
     #[must_use]
     pub fn charge(&self) -> Amounts {

@@ -15,10 +15,11 @@ use plimsoll_core::entity::{EntityKind, SYSTEM_ID, TeamId, UserId};
 use plimsoll_core::notice::{About, Event, EventKind, Severity};
 use plimsoll_core::quota::Mode;
 use plimsoll_store::{
-    Actor, Budget, Measured, Quota, Reservation, StoreError, ViolationFilter, ViolationKind,
+    Budget, Measured, Quota, Reservation, StoreError, ViolationFilter, ViolationKind,
 };
 use uuid::Uuid;
 
+use crate::clock::in_seconds;
 use crate::meter::{Usage, Whose};
 use crate::state::App;
 
@@ -197,13 +198,8 @@ pub async fn follow(app: &App) -> Result<(), StoreError> {
     app.store.follow_budgets(measured, now_ms).await?;
     for (account, percent, about) in tell {
         let event = event(&account, percent, about, now_ms);
-        let actor = Actor {
-            name: "system".to_owned(),
-            at_ms: now_ms,
-            reason: None,
-        };
         app.store
-            .tell_budget(account.budget, percent, event, actor)
+            .tell_budget(account.budget, percent, event, app.itself(None))
             .await?;
     }
     Ok(())
@@ -219,19 +215,15 @@ fn about(app: &App, whose: Whose) -> Result<About, StoreError> {
 
 fn event(account: &Account, percent: u32, about: About, now_ms: i64) -> Event {
     let d = account.budget.dimension;
-    let link = match about.kind {
-        EntityKind::User => "/mine".to_owned(),
-        EntityKind::Team => format!("/team/{}", about.name),
-        EntityKind::System => "/host".to_owned(),
-    };
+    let link = about.link();
     let title = format!("{percent} % of the {d} of {} is used", about.name);
-    let until = at(account.budget.until_ms);
+    let until = in_seconds(account.budget.until_ms);
     let mut event = Event::new(EventKind::Threshold, about, title, link, now_ms)
         .figure("used", d.show(account.used))
         .figure("of", d.show(account.limit))
         .figure("begins anew", until);
     if let Some(ms) = account.lasts_until_ms {
-        event = event.figure("as it is used now, nothing is left at", at(ms));
+        event = event.figure("as it is used now, nothing is left at", in_seconds(ms));
     }
     event.dimension = Some(d);
     event.percent = Some(percent);
@@ -257,7 +249,9 @@ pub async fn spent(app: &App, row: &Reservation) -> Result<Option<String>, Store
         }
         let budgets = app.store.budgets(Some(v.entity)).await?;
         let until = budgets.iter().find(|b| b.dimension == v.dimension);
-        let until = until.map_or_else(String::new, |b| format!(", until {}", at(b.until_ms)));
+        let until = until.map_or_else(String::new, |b| {
+            format!(", until {}", in_seconds(b.until_ms))
+        });
         let d = v.dimension;
         return Ok(Some(format!(
             "nothing is left of the {d} of {} {}: {} of {} are used{until}\n  \
@@ -269,10 +263,6 @@ pub async fn spent(app: &App, row: &Reservation) -> Result<Option<String>, Store
         )));
     }
     Ok(None)
-}
-
-fn at(ms: i64) -> String {
-    Timestamp::from_second(ms / 1000).map_or_else(|_| ms.to_string(), |t| t.to_string())
 }
 
 #[cfg(test)]

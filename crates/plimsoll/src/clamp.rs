@@ -10,7 +10,7 @@ use plimsoll_core::dimension::Dimension;
 use plimsoll_core::quota::ContainerDefaults;
 use plimsoll_core::units::MilliCpu;
 use plimsoll_host::engine::ResourceUpdate;
-use plimsoll_store::{Actor, Clamp, Reservation, StoreError};
+use plimsoll_store::{Clamp, Reservation, StoreError};
 
 use crate::caps::{charged_on, most_cpu};
 use crate::settle::{SettleError, settle_locked};
@@ -105,10 +105,9 @@ async fn down(
     container: &str,
     clamp: Clamp,
 ) -> Result<(), SettleError> {
-    let actor = actor(
-        app,
+    let actor = app.itself(Some(
         "a limit on its path or a throttle is lower than its CPU",
-    );
+    ));
     app.store
         .set_clamp(row.id, Some(clamp), clamp.to, actor)
         .await?;
@@ -150,7 +149,7 @@ async fn up(
         from: clamp.from,
         to: back,
     });
-    let actor = actor(app, "the limits on its path allow it");
+    let actor = app.itself(Some("the limits on its path allow it"));
     app.store.set_clamp(row.id, left, now, actor).await?;
     Ok(true)
 }
@@ -159,13 +158,5 @@ fn cpu(to: MilliCpu) -> ResourceUpdate {
     ResourceUpdate {
         nano_cpus: i64::try_from(to.nano()).ok(),
         ..ResourceUpdate::default()
-    }
-}
-
-fn actor(app: &App, why: &str) -> Actor {
-    Actor {
-        name: "system".to_owned(),
-        at_ms: app.clock.now_ms(),
-        reason: Some(why.to_owned()),
     }
 }

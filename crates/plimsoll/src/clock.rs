@@ -4,9 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use jiff::Timestamp;
 use uuid::Uuid;
 
 use crate::metering::{Moment, milliseconds};
+
+/// Unix milliseconds as RFC 3339; `None` beyond the calendar.
+#[must_use]
+pub fn rfc3339(ms: i64) -> Option<String> {
+    Timestamp::from_millisecond(ms).ok().map(|t| t.to_string())
+}
+
+/// Unix milliseconds for people: RFC 3339, whole seconds.
+#[must_use]
+pub fn in_seconds(ms: i64) -> String {
+    rfc3339(ms / 1000 * 1000).unwrap_or_else(|| ms.to_string())
+}
 
 /// Wall-clock and monotonic time. Tests move it forward with [`Clock::advance`].
 #[derive(Debug, Clone)]

@@ -10,7 +10,7 @@ use plimsoll_core::notice::{About, Event, EventKind, Severity};
 use plimsoll_core::quota::Mode;
 use plimsoll_core::reservation::State;
 use plimsoll_store::{
-    Actor, Behind, Measured, ObjectKind, Reservation, ReservationFilter, StoreError, most,
+    Behind, Measured, ObjectKind, Reservation, ReservationFilter, StoreError, most,
 };
 
 use crate::meter::ContainerUse;
@@ -119,7 +119,7 @@ pub async fn follow(app: &App) -> Result<(), StoreError> {
         let behind = idle.iter().filter(|(_, idle_s)| *idle_s >= limit);
         let behind = behind.map(|(row, idle_s)| Behind {
             reservation: row.id,
-            container: name(row),
+            container: row.called().to_owned(),
             user: row.user_name.clone(),
             amount: *idle_s,
         });
@@ -139,11 +139,6 @@ pub async fn follow(app: &App) -> Result<(), StoreError> {
     app.store.follow_idle(measured, now_ms).await
 }
 
-fn name(row: &Reservation) -> String {
-    let name = row.container_name.clone().or(row.container.clone());
-    name.unwrap_or_default()
-}
-
 async fn tell(app: &App, row: &Reservation, idle_s: u64) -> Result<(), StoreError> {
     let id = row.container.as_deref().unwrap_or_default();
     let Some(since_ms) = app.idlers.to_tell(id) else {
@@ -151,16 +146,12 @@ async fn tell(app: &App, row: &Reservation, idle_s: u64) -> Result<(), StoreErro
     };
     let d = Dimension::Idle;
     let about = About::user(row.user, &row.user_name);
-    let title = format!("{} has done nothing for {}", name(row), d.show(idle_s));
-    let mut event = Event::new(EventKind::Threshold, about, title, "/mine", since_ms)
-        .advice(format!("stop what nobody needs: docker stop {}", name(row)));
+    let title = format!("{} has done nothing for {}", row.called(), d.show(idle_s));
+    let mut event = Event::new(EventKind::Threshold, about, title, "/mine", since_ms).advice(
+        format!("stop what nobody needs: docker stop {}", row.called()),
+    );
     event.dimension = Some(d);
     event.severity = Severity::Warning;
-    let actor = Actor {
-        name: "system".to_owned(),
-        at_ms: app.clock.now_ms(),
-        reason: None,
-    };
     let key = format!("idle:{id}:{since_ms}");
-    app.store.notify(key, event, actor).await
+    app.store.notify(key, event, app.itself(None)).await
 }

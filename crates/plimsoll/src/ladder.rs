@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use jiff::Timestamp;
 use plimsoll_core::admit::{LevelKind, Owner, Path};
 use plimsoll_core::budget::period;
 use plimsoll_core::dimension::Dimension;
@@ -21,12 +20,13 @@ use plimsoll_core::reservation::State;
 use plimsoll_core::violation::ViolationKind;
 use plimsoll_host::engine::{ContainerInspect, ResourceUpdate, RestartPolicy};
 use plimsoll_store::{
-    Actor, NewStep, ObjectKind, Reservation, StepRecord, StoreError, Turned, ViolationFilter,
+    NewStep, ObjectKind, Reservation, StepRecord, StoreError, Turned, ViolationFilter,
     ViolationRecord,
 };
 use uuid::Uuid;
 
 use crate::caps::charged_on;
+use crate::clock::in_seconds;
 use crate::settle::{SettleError, settle_locked};
 use crate::state::App;
 use crate::tasks::in_full;
@@ -149,7 +149,7 @@ async fn live_steps(app: &App, how: How) -> Result<Vec<StepRecord>, StoreError> 
         if !row.state.is_final() {
             live.push(step);
         } else if !how.dry_run {
-            let actor = actor(app, "the container is gone");
+            let actor = app.itself(Some("the container is gone"));
             app.store
                 .turn_step(&step, Turned::Ended, None, actor)
                 .await?;
@@ -398,12 +398,11 @@ impl Case<'_> {
 
     async fn announce(&self, new: NewStep, row: &Reservation) -> Result<StepRecord, StoreError> {
         let now_ms = self.app.clock.now_ms();
-        let container = row.container_name.clone().or(row.container.clone());
         let planned = StepRecord {
             id: Uuid::nil(),
             violation: new.violation,
             reservation: new.reservation,
-            container: container.unwrap_or_default(),
+            container: row.called().to_owned(),
             user: row.user_name.clone(),
             step: new.step,
             frees: new.frees,
@@ -417,7 +416,7 @@ impl Case<'_> {
             return Ok(planned);
         }
         let event = self.event(&planned, row, EventKind::StepAnnounced);
-        let actor = actor(self.app, &reason(&self.violation));
+        let actor = self.app.itself(Some(&reason(&self.violation)));
         self.app.store.announce(new, event, actor).await
     }
 
@@ -450,7 +449,7 @@ impl Case<'_> {
             ?turned,
             why
         );
-        let actor = actor(self.app, &why);
+        let actor = self.app.itself(Some(&why));
         self.app
             .store
             .turn_step(step, turned, Some(event), actor)
@@ -468,7 +467,7 @@ impl Case<'_> {
             "{} will be {} at {}",
             subject(step),
             step.step.done(),
-            at(step.due_ms)
+            in_seconds(step.due_ms)
         );
         let d = v.dimension;
         let mut event = Event::new(kind, about, title, "/mine", v.opened_ms)
@@ -635,7 +634,7 @@ pub fn kept_down(app: &App, row: &Reservation) -> Result<Option<String>, StoreEr
             "{} was {} at {}: {}\n  to go on: {}, or ask for more: docker quota request",
             step.container,
             step.step.done(),
-            at(step.done_ms.unwrap_or(step.due_ms)),
+            in_seconds(step.done_ms.unwrap_or(step.due_ms)),
             reason(&v),
             help(&v)
         )
@@ -683,17 +682,4 @@ fn subject(step: &StepRecord) -> String {
 
 fn failure(step: &StepRecord, error: &SettleError) -> String {
     format!("{}: {}", subject(step), in_full(error))
-}
-
-/// Unix milliseconds as RFC 3339, whole seconds.
-fn at(ms: i64) -> String {
-    Timestamp::from_second(ms / 1000).map_or_else(|_| ms.to_string(), |t| t.to_string())
-}
-
-fn actor(app: &App, why: &str) -> Actor {
-    Actor {
-        name: "system".to_owned(),
-        at_ms: app.clock.now_ms(),
-        reason: Some(why.to_owned()),
-    }
 }

@@ -3,7 +3,7 @@
 //! The collector task writes it, everybody else reads it. Nothing here decides anything.
 
 use std::collections::HashMap;
-use std::sync::{PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
 use plimsoll_core::entity::{ProjectId, TeamId, UserId};
 use plimsoll_host::load::Pressure;
@@ -219,7 +219,7 @@ pub struct Storage {
 /// The last reading.
 #[derive(Debug, Default)]
 pub struct Meter {
-    last: RwLock<Reading>,
+    last: RwLock<Arc<Reading>>,
     readings: watch::Sender<u64>,
     storage: RwLock<Option<Storage>>,
 }
@@ -278,8 +278,8 @@ impl Meter {
 
     /// The last reading, whole.
     #[must_use]
-    pub fn last(&self) -> Reading {
-        self.read().clone()
+    pub fn last(&self) -> Arc<Reading> {
+        Arc::clone(&self.read())
     }
 
     /// Replaces what is held on disk. Whoever is not on the list any more holds nothing.
@@ -306,7 +306,7 @@ impl Meter {
                 usage.storage_bytes = Some(*bytes);
             }
         }
-        *self.last.write().unwrap_or_else(PoisonError::into_inner) = reading;
+        *self.last.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(reading);
         self.readings.send_modify(|count| *count += 1);
     }
 
@@ -316,7 +316,7 @@ impl Meter {
         self.readings.subscribe()
     }
 
-    fn read(&self) -> std::sync::RwLockReadGuard<'_, Reading> {
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, Arc<Reading>> {
         self.last.read().unwrap_or_else(PoisonError::into_inner)
     }
 }

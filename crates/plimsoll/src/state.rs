@@ -9,7 +9,7 @@ use plimsoll_core::quota::Capacity;
 use plimsoll_host::cgroup::{Hierarchy, Instance};
 use plimsoll_host::engine::{Engine, EngineVersion, UsageData};
 use plimsoll_store::history::History;
-use plimsoll_store::{Claim, Deed, HostLease, NewReservation, ObjectKind, Origin, Store};
+use plimsoll_store::{Actor, Claim, Deed, HostLease, NewReservation, ObjectKind, Origin, Store};
 use tokio::sync::{OwnedRwLockReadGuard, OwnedRwLockWriteGuard, RwLock};
 
 use crate::clock::{Clock, new_id};
@@ -121,6 +121,16 @@ impl App {
     #[must_use]
     pub fn instance_label(&self) -> String {
         format!("{}={}", labels::INSTANCE, self.instance.as_str())
+    }
+
+    /// Plimsoll itself, doing something now.
+    #[must_use]
+    pub fn itself(&self, reason: Option<&str>) -> Actor {
+        Actor {
+            name: "system".to_owned(),
+            at_ms: self.clock.now_ms(),
+            reason: reason.map(str::to_owned),
+        }
     }
 
     /// A claim for something the gateway is about to make, nameless and alone.

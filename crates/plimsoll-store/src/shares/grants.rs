@@ -349,14 +349,15 @@ fn note(books: &Books<'_>, actor: &Actor, action: &str, grant: &Grant) -> Result
 /// Tells whom it concerns what became of a grant.
 fn tell(books: &Books<'_>, actor: &Actor, what: &str, grant: &Grant) -> Result<()> {
     let whose = grant.whose();
-    let (about, link) = match grant.to {
-        GrantTo::User(user) => (About::user(user, &whose), "/mine".to_owned()),
-        GrantTo::Team(team) => (About::team(team, &whose), format!("/team/{whose}")),
+    let about = match grant.to {
+        GrantTo::User(user) => About::user(user, &whose),
+        GrantTo::Team(team) => About::team(team, &whose),
         GrantTo::Member(team, user) => {
             let name = grant.user_name.clone().unwrap_or_default();
-            (About::member(team, user, name), "/mine".to_owned())
+            About::member(team, user, name)
         }
     };
+    let link = about.link();
     let title = format!("A grant to {whose} {what}: {}", in_words(&grant.added));
     let event = notices::change(EventKind::GrantChanged, about, title, link, actor);
     notices::tell(books, &event, actor)

@@ -19,7 +19,7 @@ pub(super) fn event(rule: &Rule, of: &[&Alert], is_over: bool, now_ms: i64) -> O
         .iter()
         .filter_map(|alert| alert.standing.since_ms())
         .min();
-    let link = link(&about);
+    let link = about.link();
     let mut event = Event::new(kind(rule), about, title, link, since.unwrap_or(now_ms));
     for alert in of {
         event = event.figure(&*alert.part, &*alert.seen.amount);
@@ -95,14 +95,5 @@ fn who(about: &About) -> String {
     match about.kind {
         EntityKind::Team => format!("team {}", about.name),
         EntityKind::User | EntityKind::System => about.name.clone(),
-    }
-}
-
-/// Where to look.
-pub(super) fn link(about: &About) -> String {
-    match about.kind {
-        EntityKind::User => "/mine".to_owned(),
-        EntityKind::Team => format!("/team/{}", about.name),
-        EntityKind::System => "/host".to_owned(),
     }
 }

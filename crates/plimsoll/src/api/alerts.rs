@@ -28,13 +28,7 @@ const VALUE_MAX: f64 = 1e15;
 
 pub(super) async fn list(State(app): State<Arc<App>>, caller: Caller) -> Answer<Json<Value>> {
     let mut alerts = app.store.alerts().await?;
-    if !caller.rights.read_all {
-        let mut mine = Vec::new();
-        if let Some(me) = &caller.user {
-            mine.push(me.id.0);
-            let places = app.store.members(None, Some(me.id)).await?;
-            mine.extend(places.iter().map(|place| place.team.0));
-        }
+    if let Some(mine) = caller.entities(&app).await? {
         alerts.retain(|alert| mine.contains(&alert.about.id));
     }
     let rules = app.store.alert_rules().await?;

@@ -338,6 +338,23 @@ impl Caller {
         Ok(led.map(|m| m.team).collect())
     }
 
+    /// The caller and the teams they are in; `None` for one who reads everything.
+    ///
+    /// # Errors
+    /// When the ledger cannot be read.
+    pub(super) async fn entities(&self, app: &App) -> Result<Option<Vec<Uuid>>, Problem> {
+        if self.rights.read_all {
+            return Ok(None);
+        }
+        let mut mine = Vec::new();
+        if let Some(me) = &self.user {
+            mine.push(me.id.0);
+            let places = app.store.members(None, Some(me.id)).await?;
+            mine.extend(places.iter().map(|place| place.team.0));
+        }
+        Ok(Some(mine))
+    }
+
     /// Whether the caller sees what `user` holds in `team`: their own, a lead what is in the team.
     pub(super) fn sees_charge(
         &self,
@@ -436,12 +453,9 @@ pub async fn ensure_admin_token(app: &App) -> Result<Option<PathBuf>, TokenError
     file.sync_all()?;
     std::fs::rename(&partial, &path)?;
     std::fs::File::open(&app.config.data_dir)?.sync_all()?;
-    let actor = Actor {
-        name: "system".to_owned(),
-        at_ms: app.clock.now_ms(),
-        reason: Some("first start".into()),
-    };
-    app.store.add_token(token, actor).await?;
+    app.store
+        .add_token(token, app.itself(Some("first start")))
+        .await?;
     Ok(Some(path))
 }
 

@@ -21,6 +21,7 @@ use super::input::Params;
 use super::output::time;
 use super::problem::{Answer, Problem};
 use super::projects;
+use crate::clock::rfc3339;
 use crate::meter::Whose;
 use crate::state::App;
 use crate::tasks::history::{CONTAINER, HOST};
@@ -178,7 +179,7 @@ pub(super) fn csv(head: &str, rows: impl Iterator<Item = String>) -> Response {
 
 /// A time as text.
 pub(super) fn time_text(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).map_or_else(|_| String::new(), |at| at.to_string())
+    rfc3339(ms).unwrap_or_default()
 }
 
 /// The span an answer is about.

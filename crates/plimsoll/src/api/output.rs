@@ -2,7 +2,6 @@
 
 use std::sync::LazyLock;
 
-use jiff::Timestamp;
 use plimsoll_core::admit::Violation;
 use plimsoll_core::dimension::{Amounts, Dimension, Limit, Limits};
 use plimsoll_core::remedy::Remedy;
@@ -15,6 +14,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Map, Value, json};
 
 use crate::budget::Account;
+use crate::clock::rfc3339;
 use crate::config::Ports;
 use crate::live::{Line, Used};
 use crate::meter::{ContainerUse, HostUse, Stranger, Usage};
@@ -24,7 +24,7 @@ const NS_PER_HOUR: f64 = 3.6e12;
 
 /// Unix milliseconds as RFC 3339.
 pub(super) fn time(ms: i64) -> Value {
-    Timestamp::from_millisecond(ms).map_or(Value::Null, |t| json!(t.to_string()))
+    json!(rfc3339(ms))
 }
 
 pub(super) fn opt_time(ms: Option<i64>) -> Value {

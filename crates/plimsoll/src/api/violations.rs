@@ -77,13 +77,7 @@ pub(super) async fn list(
 ) -> Answer<Json<Value>> {
     let filter = which.filter(&app, &caller).await?;
     let mut found = app.store.violations_by(filter, MOST).await?;
-    if !caller.rights.read_all {
-        let mut mine = Vec::new();
-        if let Some(me) = &caller.user {
-            mine.push(me.id.0);
-            let places = app.store.members(None, Some(me.id)).await?;
-            mine.extend(places.iter().map(|place| place.team.0));
-        }
+    if let Some(mine) = caller.entities(&app).await? {
         found.retain(|v| mine.contains(&v.entity));
     }
     let ids: Vec<_> = found.iter().map(|v| v.id).collect();

@@ -58,11 +58,19 @@ impl Answer {
             }
             self.text.clone()
         };
-        text::print(&shown).map_err(|source| CliError::Io {
-            verb: "write to",
-            path: "stdout".to_owned(),
-            source,
-        })?;
+        put(&shown)?;
         Ok(self.exit)
     }
+}
+
+/// Writes to stdout.
+///
+/// # Errors
+/// When that fails.
+pub(super) fn put(text: &str) -> Result<(), CliError> {
+    text::print(text).map_err(|source| CliError::Io {
+        verb: "write to",
+        path: "stdout".to_owned(),
+        source,
+    })
 }

@@ -1,7 +1,6 @@
 //! The ladder on the command line: `throttle=5m,stop=1h,memory.stop=10m,announce=2m,scavenger`.
 
 use http::Method;
-use jiff::Timestamp;
 use plimsoll_core::Dimension;
 use plimsoll_core::ladder::{Policy, Rungs, Step};
 use serde_json::{Map, Value, json};
@@ -11,6 +10,7 @@ use super::answer::Answer;
 use super::args::{EnforceFlags, ShadowCommand};
 use super::client::{Client, query};
 use super::error::CliError;
+use super::history::time;
 use super::table::{Align, Table};
 use super::text::printable;
 use super::users::{put, word};
@@ -135,7 +135,7 @@ pub(super) async fn shadow(
     now_ms: i64,
 ) -> Result<Answer, CliError> {
     let from = since.before(now_ms).unwrap_or(0);
-    let from = Timestamp::from_millisecond(from).map_or_else(|_| String::new(), |t| t.to_string());
+    let from = time(from);
     let path = format!("/api/quotas/shadow{}", query(&[("since", Some(&from))]));
     let report = client.get(&path).await?;
     let mut table = Table::new(&[

@@ -19,10 +19,11 @@ use plimsoll_core::analysis::{rightsize as sizing, spikes as odd};
 use plimsoll_core::units::trim;
 use serde_json::{Map, Value, json};
 
-use super::answer::Answer;
+use super::answer::{Answer, put};
 use super::args::{ExhaustionFlags, ForecastFlags, RecordedFlags, SpikesFlags};
 use super::error::CliError;
-use super::text::{self, printable};
+use super::history::time;
+use super::text::printable;
 
 pub(super) fn forecast(flags: &ForecastFlags, as_json: bool) -> Result<Answer, CliError> {
     let level = f64::from(flags.level) / 100.0;
@@ -104,19 +105,11 @@ fn each(
                 } else {
                     said
                 };
-                print(&line)?;
+                put(&line)?;
             }
             Ok(Answer::silent())
         }
     }
-}
-
-fn print(text: &str) -> Result<(), CliError> {
-    text::print(text).map_err(|source| CliError::Io {
-        verb: "write to",
-        path: "stdout".to_owned(),
-        source,
-    })
 }
 
 fn object(value: Value) -> Map<String, Value> {
@@ -302,12 +295,6 @@ fn of_sizing(found: &Sizing) -> Said {
         "sentence": sentence,
     });
     (object(json), format!("{sentence}\n"))
-}
-
-fn time(ms: i64) -> String {
-    Timestamp::from_millisecond(ms)
-        .unwrap_or_default()
-        .to_string()
 }
 
 /// Four digits that mean something.

@@ -131,6 +131,9 @@ pub(super) async fn listed(
     query: QueryBuilder,
     filters: Filters,
 ) -> Result<Vec<Value>, Refused> {
+    if own.is_empty() {
+        return Ok(Vec::new());
+    }
     match all_labelled(own) {
         true => labelled(app, user, query, filters).await,
         false => listed_by_id(app, own, query, filters).await,

@@ -14,7 +14,6 @@ pub mod webhook;
 
 use std::path::Path;
 
-use jiff::Timestamp;
 use plimsoll_core::notice::Event;
 use serde_json::{Value, json};
 
@@ -82,5 +81,5 @@ pub fn json(event: &Event) -> Value {
 
 /// Unix milliseconds as RFC 3339.
 fn time(ms: i64) -> Value {
-    Timestamp::from_millisecond(ms).map_or(Value::Null, |t| json!(t.to_string()))
+    json!(crate::clock::rfc3339(ms))
 }

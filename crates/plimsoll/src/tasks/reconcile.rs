@@ -9,7 +9,7 @@ use std::sync::Arc;
 use plimsoll_core::State;
 use plimsoll_core::entity::ReservationId;
 use plimsoll_host::engine::ContainerSummary;
-use plimsoll_store::{Actor, Origin, Reservation, ReservationFilter, StoreError};
+use plimsoll_store::{Origin, Reservation, ReservationFilter, StoreError};
 
 use crate::engine_facts::engine_facts;
 use crate::folders;
@@ -129,14 +129,9 @@ async fn reconcile(app: &Arc<App>) -> Result<Mended, String> {
     mended.settled += networks::reconcile(app).await?;
     mended.volumes = super::volumes::reconcile(app, began_ms).await?;
     mended.mounts = folders::reconcile(app, began_ms).await?;
-    let actor = Actor {
-        name: "system".into(),
-        at_ms: app.clock.now_ms(),
-        reason: None,
-    };
     let gone = app
         .store
-        .finish_drains(actor)
+        .finish_drains(app.itself(None))
         .await
         .map_err(|e| in_full(&e))?;
     mended.drained = gone.len();
